@@ -1,0 +1,108 @@
+"""What the federation costs over the work itself: the local engine against a plain loop of the same steps.
+
+Both read the same site folders, take the same gradient steps on the same batches and evaluate the same images
+as often; the plain loop averages the weights on the device and knows no messages, gate, journal or tracking.
+Runs alternate; the ratio is that of the medians.
+
+    python bench/overhead.py [SCENARIO.yaml] [--set K=V]... [--repeat N]
+"""
+
+import argparse
+import statistics
+import sys
+import tempfile
+import time
+from pathlib import Path
+
+sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
+
+import torch
+
+from client.data import load_split
+from client.device import PlaceSettings, find_place
+from client.evaluation import evaluate
+from client.site import read_site
+from client.trainer import SiteData
+from client.training import Span, TrainSettings, train
+from protocol.settings import Table, load_scenario, parse_assignment, resolve, section
+from protocol.strategy import make_strategy
+from server.app import initial_model
+from simulation.engines import run_local
+from simulation.settings import check_settings
+from simulation.sites import make_sites
+from urwkv import URWKV, Architecture
+
+
+def plain_loop(table: Table, folders: list[Path]) -> float:
+    """Seconds of federated averaging as a plain loop over the sites."""
+    began = time.perf_counter()
+    place = find_place(section(table, "train", PlaceSettings))
+    data, settings = section(table, "data", SiteData), section(table, "train", TrainSettings)
+    architecture, strategy = section(table, "model", Architecture), make_strategy(table)
+    seed, rounds = int(table["seed"]), int(table["federation.rounds"])
+    sites = [read_site(folder, seed=seed, val=data.val, test=data.test) for folder in folders]
+    images = [
+        {s: load_split(site, s, data.size, architecture.in_channels, architecture.num_classes) for s in ("train", "val", "test")}
+        for site in sites
+    ]
+    model = URWKV.from_architecture(architecture).to(place.device, memory_format=torch.channels_last)
+    x = {name: torch.from_numpy(array).to(place.device) for name, array in initial_model(table).items()}
+    total = sum(len(i["train"]) for i in images)
+    best, best_dice = x, -1.0
+    for number in range(1, rounds + 2):
+        mean = {name: torch.zeros_like(tensor, dtype=torch.float64) for name, tensor in x.items()}
+        dice = 0.0
+        for site, split in zip(sites, images, strict=True):
+            model.load_state_dict(x)
+            scores = evaluate(model, split["val"], architecture.num_classes, place, surfaces=False)
+            dice += scores["images"] * scores["dice"]
+            if number <= rounds:
+                span = Span(number, rounds, seed, site.name)
+                train(model, split["train"], settings, strategy, span, place, lambda: False)
+                for name, tensor in model.state_dict().items():
+                    mean[name] += tensor.double() * (len(split["train"]) / total)
+        if number > 1 and dice > best_dice:
+            best, best_dice = x, dice
+        x = {name: tensor.to(x[name].dtype) for name, tensor in mean.items()}
+    model.load_state_dict(best)
+    for split in images:
+        evaluate(model, split["test"], architecture.num_classes, place, surfaces=True)
+    return time.perf_counter() - began
+
+
+def local_engine(table: Table, folders: list[Path]) -> float:
+    """Seconds of the same federation under the local engine, into a fresh folder."""
+    with tempfile.TemporaryDirectory() as out:
+        where = {"run.engine": "local", "run.out": out, "run.sites": str(folders[0].parent), "federation.sites": len(folders)}
+        began = time.perf_counter()
+        run_local({**table, **where}, len(folders), lambda is_over: wait(is_over))
+        return time.perf_counter() - began
+
+
+def wait(is_over) -> None:  # noqa: ANN001 (a callable)
+    while not is_over():
+        time.sleep(0.01)
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("scenario", nargs="?", type=Path)
+    parser.add_argument("--set", dest="sets", action="append", default=[])
+    parser.add_argument("--repeat", type=int, default=3)
+    words = parser.parse_args()
+    table = resolve(load_scenario(words.scenario) if words.scenario else {}, dict(map(parse_assignment, words.sets)))
+    settings = check_settings(table)
+    with tempfile.TemporaryDirectory() as work:
+        folders = make_sites(settings, int(table["seed"]), Path(work) / "sites")
+        plain_loop({**table, "federation.rounds": 1}, folders)  # warm-up of libraries and caches, for both
+        plain, local = [], []
+        for _ in range(words.repeat):
+            plain.append(plain_loop(table, folders))
+            local.append(local_engine(table, folders))
+            print(f"plain loop {plain[-1]:.2f} s   local engine {local[-1]:.2f} s", flush=True)
+    ratio = statistics.median(local) / statistics.median(plain)
+    print(f"local engine / plain loop = {ratio:.3f} (medians of {words.repeat})")
+
+
+if __name__ == "__main__":
+    main()

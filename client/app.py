@@ -1,0 +1,84 @@
+"""The courier: Flower's ClientApp at a site. It holds no data and imports no torch; it hands every message to
+the site's own trainer and carries the answer back.
+"""
+
+import json
+import threading
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from flwr.app import Context, Error, Message
+from flwr.clientapp import ClientApp
+
+from protocol.errors import FedURWKVError, RunError
+from protocol.messages import REFUSED, read_task, reply_content
+from protocol.settings import Table, resolve
+
+if TYPE_CHECKING:
+    from client.trainer import Trainer
+
+app = ClientApp()
+
+_trainers: dict[str, "Trainer"] = {}
+_lock = threading.Lock()
+
+
+@app.query("describe")
+def describe(message: Message, context: Context) -> Message:
+    """The site's name and its numbers of images."""
+    return _carry(message, context)
+
+
+@app.train()
+def train(message: Message, context: Context) -> Message:
+    """Evaluate the global model on the site's val split, then train it."""
+    return _carry(message, context)
+
+
+@app.evaluate()
+def evaluate(message: Message, context: Context) -> Message:
+    """Evaluate a model on one split of the site."""
+    return _carry(message, context)
+
+
+def stop_trainers() -> None:
+    """Make every trainer of this process give up what it computes, and forget them."""
+    with _lock:
+        for trainer in _trainers.values():
+            trainer.stop()
+        _trainers.clear()
+
+
+def _carry(message: Message, context: Context) -> Message:
+    try:
+        settings = resolve(context.run_config)
+        task = read_task(message.metadata.message_type, message.content, settings)
+        reply = _trainer_of(context, settings).answer(task)
+    except FedURWKVError as error:
+        return Message(Error(REFUSED, str(error)), reply_to=message)
+    return Message(reply_content(reply), reply_to=message)
+
+
+def _trainer_of(context: Context, settings: Table) -> "Trainer":
+    """The in-process trainer of a simulated site: made at its first message, then kept warm."""
+    from client.trainer import Trainer  # here, so that the courier itself imports no torch
+
+    index = int(context.node_config["partition-id"])
+    key = json.dumps([index, settings], sort_keys=True)
+    with _lock:
+        if key not in _trainers:
+            _trainers[key] = Trainer(simulated_site(settings, index), settings, index)
+        return _trainers[key]
+
+
+def simulated_site(settings: Table, index: int) -> Path:
+    """The folder of the simulated site number `index`: the site folders below `run.sites`, by name.
+
+    Raises:
+        RunError: there is no such folder.
+    """
+    root = Path(str(settings["run.sites"]))
+    folders = sorted(folder for folder in root.iterdir() if (folder / "images").is_dir())
+    if index >= len(folders):
+        raise RunError(f"{root} holds {len(folders)} site folders, but site number {index} was asked for")
+    return folders[index]

@@ -1,0 +1,52 @@
+"""The hospital's command line: `fedurwkv site ...`."""
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from protocol.settings import parse_assignment, resolve
+
+site = typer.Typer(help="A hospital: its data.", no_args_is_help=True)
+
+
+@site.callback()
+def about() -> None:
+    """A hospital: its data."""
+
+
+@site.command()
+def check(
+    folder: Annotated[Path, typer.Argument(metavar="DIR", help="The site: images/, masks/ and perhaps site.csv.")],
+    sets: Annotated[
+        list[str] | None,
+        typer.Option("--set", metavar="KEY=VALUE", help="A setting of the study, such as model.num_classes=3."),
+    ] = None,
+) -> None:
+    """Read every case once and say what training would refuse; exit code 1 when there is such a fault."""
+    # decoding pictures is for this command alone; the help of the others stays fast
+    from client.check import check_site
+    from client.splits import SPLITS
+
+    table = resolve(dict(parse_assignment(text) for text in sets or []))
+    findings, read = check_site(
+        folder,
+        seed=int(table["seed"]),
+        val=float(table["data.val"]),
+        test=float(table["data.test"]),
+        in_channels=int(table["model.in_channels"]),
+        num_classes=int(table["model.num_classes"]),
+    )
+    for finding in findings:
+        typer.echo(f"{'fault' if finding.fault else 'note '}  {finding.text}")
+    faults = sum(finding.fault for finding in findings)
+    if read:
+        origin = "as site.csv gives them" if read.own_split else "dealt by patient"
+        counts = ", ".join(f"{len(read.split(word))} {word}" for word in SPLITS)
+        typer.echo(f"{read.name}: {len(read.cases)} cases, {counts} ({origin})")
+    if faults:
+        typer.echo(
+            f"{faults} fault{'s' if faults > 1 else ''}: correct {'them' if faults > 1 else 'it'} before training"
+        )
+        raise typer.Exit(1)
+    typer.echo("no faults: ready for training")

@@ -1,0 +1,93 @@
+"""The front door: one command line, composed of the folders' own commands.
+
+Heavy imports wait until a command needs them, so that `fedurwkv --help` answers at once.
+"""
+
+import logging
+import os
+import sys
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from client.commands import site
+from protocol.errors import FedURWKVError
+
+app = typer.Typer(
+    help="Hospitals train one medical segmentation network together; no image leaves a hospital.",
+    no_args_is_help=True,
+    add_completion=False,
+    pretty_exceptions_enable=False,
+)
+app.add_typer(site, name="site")
+
+Scenario = Annotated[Path | None, typer.Argument(help="YAML file of differences on the default settings.")]
+Sets = Annotated[list[str] | None, typer.Option("--set", metavar="KEY=VALUE", help="A setting; beats the scenario.")]
+Debug = Annotated[bool, typer.Option("--debug", help="Show the stack trace of an error.")]
+
+
+@app.callback()
+def options(debug: Debug = False) -> None:
+    os.environ.setdefault("FLWR_TELEMETRY_ENABLED", "0")
+    logging.basicConfig(level=logging.DEBUG if debug else logging.ERROR, format="%(name)s: %(message)s")
+
+
+@app.command()
+def simulate(
+    scenario: Scenario = None,
+    engine: Annotated[str, typer.Option(help="local: this process; ray: Flower's runtime on Ray.")] = "local",
+    sets: Sets = None,
+    out: Annotated[Path | None, typer.Option(help="The run's folder.")] = None,
+    resume: Annotated[bool, typer.Option("--resume", help="Go on with the run in --out.")] = False,
+) -> None:
+    """Simulate a federation of hospitals on this machine."""
+    from rich.console import Console
+
+    from simulation.simulate import simulate as run
+
+    run(scenario, engine, sets or [], out, resume, Console())
+
+
+@app.command()
+def partition(
+    scenario: Annotated[Path, typer.Argument(help="YAML file of differences on the default settings.")],
+    out: Annotated[Path, typer.Option(help="Where to write the site folders.")],
+    sets: Sets = None,
+) -> None:
+    """Write the pretend sites of a scenario and a report of how unlike they are."""
+    from simulation.sites_command import partition_command
+
+    partition_command(scenario, out, sets or [])
+
+
+@app.command()
+def report(run: Annotated[Path, typer.Argument(help="The run's folder.")]) -> None:
+    """Make a finished run's report.html again."""
+    from simulation.report import write_report
+
+    typer.echo(write_report(run))
+
+
+@app.command()
+def track(run: Annotated[Path, typer.Argument(help="The run's folder.")]) -> None:
+    """Bring MLflow up to date with a run's journal."""
+    from server.tracking import track as catch_up
+
+    typer.echo(catch_up(run))
+
+
+def main() -> None:
+    """Run the command line: exit code 0 done, 1 the work failed, 2 the words were wrong."""
+    debug = "--debug" in sys.argv
+    try:
+        app()
+    except FedURWKVError as error:
+        if debug:
+            raise
+        typer.echo(f"error: {error}", err=True)
+        sys.exit(error.exit_code)
+
+
+if __name__ == "__main__":
+    main()

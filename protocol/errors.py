@@ -1,0 +1,32 @@
+"""The errors that a user can cure; each is one line saying what, where and the cure.
+
+FedURWKVError
+├── SettingsError    the words were wrong: exit code 2
+├── DataError        an image, a mask, a site or a data set was wrong
+├── RoundError       a federated round could not be completed
+└── RunError         the folder of a run was missing, taken, torn or of another version
+"""
+
+
+class FedURWKVError(Exception):
+    """An error that a user can cure. The command line prints it as one line and exits with `exit_code`."""
+
+    exit_code = 1
+
+
+class SettingsError(FedURWKVError):
+    """A setting or an argument is unknown, mistyped or impossible."""
+
+    exit_code = 2
+
+
+class DataError(FedURWKVError):
+    """An image, a mask, a site folder or a data set cannot be used as it is."""
+
+
+class RoundError(FedURWKVError):
+    """A federated round could not be completed, for example for want of a quorum."""
+
+
+class RunError(FedURWKVError):
+    """The folder of a run is missing, already taken, torn, or of another version."""

@@ -1,0 +1,36 @@
+"""One exchange with some sites: ask, then yield the answers as they come, until all have come or time is up."""
+
+import time
+from collections.abc import Iterator, Mapping
+
+from flwr.app import Message
+from flwr.serverapp import Grid
+
+from protocol.messages import Task, task_content
+
+SHORTEST_PAUSE, LONGEST_PAUSE = 0.002, 0.25
+"""Seconds between two looks for replies."""
+
+PAUSE_SHARE = 0.01
+"""Pause as a share of the time waited so far: a short round is not slowed, a long one costs few looks."""
+
+
+def exchange(grid: Grid, task: Task, nodes: Mapping[str, int], deadline: float) -> Iterator[tuple[str, Message]]:
+    """Send `task` to every site of `nodes` (name to node id); yield (name, reply message) as they arrive.
+
+    Ends when all have answered or `deadline` seconds have passed; a late answer is never looked for again.
+    """
+    began = time.monotonic()
+    waiting: dict[str, str] = {}
+    for name, node in nodes.items():
+        message = Message(task_content(task), node, task.kind, ttl=deadline, group_id=str(task.round))
+        for message_id in grid.push_messages([message]):
+            waiting[message_id] = name
+    while waiting and (waited := time.monotonic() - began) < deadline:
+        replies = list(grid.pull_messages(list(waiting)))
+        for reply in replies:
+            name = waiting.pop(reply.metadata.reply_to_message_id, "")
+            if name:
+                yield name, reply
+        if not replies:
+            time.sleep(min(max(PAUSE_SHARE * waited, SHORTEST_PAUSE), LONGEST_PAUSE, deadline))

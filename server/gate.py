@@ -1,0 +1,108 @@
+"""The quarantine gate: every reply is checked before it may touch the global model.
+
+A bad reply is named with its reason and left out; the round goes on with the honest ones.
+"""
+
+import math
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+from flwr.app import Message
+
+from protocol.messages import Reply, read_reply
+from protocol.packing import Schema
+from server.roster import Member
+from strategies import Update
+from strategies.groups import VARIANCE, group_of
+
+
+class QuarantineError(Exception):
+    """A reply that must not count; its text is the reason, for both ends' logs."""
+
+
+@dataclass(frozen=True)
+class Gate:
+    """What the replies of one round are checked against.
+
+    Attributes:
+        schema: the global model's schema.
+        x: the global model that was sent.
+        round: the round's number.
+        max_update: largest plausible |y_i - x| over trainable parameters, as a multiple of |x|.
+    """
+
+    schema: Schema
+    x: Mapping[str, npt.NDArray[Any]]
+    round: int
+    max_update: float
+
+    def read(self, message: Message, member: Member) -> Reply:
+        """The reply in `message`, once its sender, round and scalars are in order.
+
+        Raises:
+            QuarantineError: they are not, or the site says that it failed.
+        """
+        if message.has_error():
+            raise QuarantineError(_last_line(message.error.reason))
+        try:
+            reply = read_reply(message.content)
+        except ValueError as error:
+            raise QuarantineError(str(error)) from error
+        if reply.site != member.name:
+            raise QuarantineError(f"the reply says it comes from {reply.site!r}")
+        if reply.round != self.round:
+            raise QuarantineError(f"a reply to round {reply.round} in round {self.round}")
+        for name, value in reply.scalars.items():
+            self._check_scalar(name, value, member)
+        return reply
+
+    def update(self, reply: Reply, member: Member) -> Update:
+        """The update in a reply to a training task, once every check has passed.
+
+        Raises:
+            QuarantineError: schema, values, norm or number of examples cannot be right.
+        """
+        if reply.schema != self.schema.hash:
+            raise QuarantineError("the update has another schema than the global model")
+        try:
+            arrays = self.schema.unpack(reply.model)
+        except ValueError as error:
+            raise QuarantineError(str(error)) from error
+        examples = int(reply.scalars.get("train.images", 0))
+        if not 1 <= examples <= member.images["train"]:
+            raise QuarantineError(f"{examples} training images, where the site joined with {member.images['train']}")
+        self._check_values(arrays)
+        return Update(reply.site, arrays, examples, reply.scalars)
+
+    def _check_scalar(self, name: str, value: float, member: Member) -> None:
+        split, _, what = name.partition(".")
+        if not math.isfinite(value):
+            raise QuarantineError(f"{name} is {value}")
+        if what in ("dice", "iou", "nsd") and not 0 <= value <= 1:
+            raise QuarantineError(f"{name} is {value}, outside 0 to 1")
+        if what == "images" and split in member.images and not 0 <= value <= member.images[split]:
+            raise QuarantineError(f"{name} is {value:.0f}, where the site joined with {member.images[split]}")
+
+    def _check_values(self, arrays: Mapping[str, npt.NDArray[Any]]) -> None:
+        moved = size = 0.0
+        for name, y in arrays.items():
+            group = group_of(name, y.dtype)
+            if group != "counter" and not np.isfinite(y).all():
+                raise QuarantineError(f"{name} has values that are not finite")
+            if name.endswith(VARIANCE) and (y < 0).any():
+                raise QuarantineError(f"{name} has negative values")
+            if group == "parameter":
+                moved += float(np.square(y - self.x[name], dtype=np.float64).sum())
+                size += float(np.square(self.x[name], dtype=np.float64).sum())
+        limit = self.max_update * math.sqrt(size)
+        if math.sqrt(moved) > limit:
+            raise QuarantineError(f"the update's norm is {math.sqrt(moved):.3g}, beyond {limit:.3g}")
+
+
+def _last_line(reason: str | None) -> str:
+    """A site's reason without the stack trace that Flower may put before it."""
+    lines = [line.strip() for line in (reason or "").splitlines() if line.strip()]
+    return lines[-1] if lines else "the site failed and gave no reason"

@@ -1,0 +1,79 @@
+"""Who takes part: the sites by name, their nodes and their numbers of images."""
+
+import time
+from dataclasses import dataclass
+
+import numpy as np
+from flwr.serverapp import Grid
+
+from protocol.errors import RoundError
+from protocol.messages import DESCRIBE, Reply, Task, read_reply
+from protocol.seeds import seed_of
+from server.exchange import exchange
+
+SPLITS = ("train", "val", "test")
+
+JOIN_PAUSE = 0.5
+"""Seconds between two looks for sites that have not joined yet."""
+
+
+@dataclass(frozen=True)
+class Member:
+    """One site: its name, Flower's id of its node, and its images in each split."""
+
+    name: str
+    node: int
+    images: dict[str, int]
+
+
+Roster = dict[str, Member]
+
+
+def call_roll(grid: Grid, expected: int, deadline: float) -> Roster:
+    """Ask every node who it is until `expected` sites have answered.
+
+    Args:
+        expected: sites to wait for, at least 1.
+        deadline: seconds to wait for them.
+
+    Returns:
+        The sites that answered, sorted by name.
+
+    Raises:
+        RoundError: too few sites within the deadline (each refusal with its reason), or one name twice.
+    """
+    began = time.monotonic()
+    members: dict[str, Member] = {}
+    refused: dict[int, str] = {}
+    asked: set[int] = set()
+    while True:
+        new = [node for node in grid.get_node_ids() if node not in asked]
+        asked.update(new)
+        left = deadline - (time.monotonic() - began)
+        for key, message in exchange(grid, Task(DESCRIBE), {str(node): node for node in new}, max(left, 0.0)):
+            if message.has_error():
+                refused[int(key)] = message.error.reason or "no reason given"
+                continue
+            member = _member(read_reply(message.content), int(key))
+            if member.name in members:
+                raise RoundError(f"two sites call themselves {member.name!r}; every site needs a name of its own")
+            members[member.name] = member
+        if len(members) >= expected:
+            return dict(sorted(members.items()))
+        if len(members) + len(refused) >= expected or time.monotonic() - began >= deadline:
+            reasons = "".join(f"; one refused: {reason}" for reason in refused.values())
+            raise RoundError(f"{len(members)} of {expected} sites joined within {deadline:.0f} s{reasons}")
+        time.sleep(JOIN_PAUSE)
+
+
+def _member(reply: Reply, node: int) -> Member:
+    return Member(reply.site, node, {split: int(reply.scalars[f"{split}.images"]) for split in SPLITS})
+
+
+def sample(roster: Roster, fraction: float, seed: int, round_number: int) -> Roster:
+    """The sites asked in a round: a seeded draw by name, the same however nodes are numbered or ordered."""
+    names = sorted(roster)
+    count = max(1, round(fraction * len(names)))
+    rng = np.random.default_rng(seed_of(seed, "sample", round_number))
+    chosen = rng.choice(len(names), size=count, replace=False)
+    return {names[i]: roster[names[i]] for i in sorted(chosen)}

@@ -1,0 +1,194 @@
+"""The rounds of a federation: ask, gate, aggregate, score, journal; then one closing evaluation.
+
+The replies of round r+1 score the global model of round r, because a site evaluates what it receives before it
+trains; the closing evaluation scores the last one. The best model by pooled validation Dice is kept apart.
+"""
+
+import logging
+import time
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field
+
+from flwr.serverapp import Grid
+
+from protocol.errors import RoundError
+from protocol.messages import EVALUATE, TRAIN, Kind, Reply, Task
+from protocol.packing import Schema
+from protocol.settings import section
+from protocol.strategy import make_strategy
+from server.exchange import exchange
+from server.gate import Gate, QuarantineError
+from server.journal import Arrays, Journal, State
+from server.roster import Roster, call_roll, sample
+from server.scores import pooled, record, split_wait, unscored, worst
+from server.settings import FederationSettings
+from server.status import Status
+from strategies import Update
+
+log = logging.getLogger("fedurwkv.server")
+
+
+@dataclass
+class Answers:
+    """What came of one exchange: the replies that count, who was left out and why, bytes, seconds waited."""
+
+    replies: dict[str, Reply] = field(default_factory=dict)
+    failed: dict[str, str] = field(default_factory=dict)
+    bytes_down: int = 0
+    bytes_up: int = 0
+    waited: float = 0.0
+
+
+class Federation:
+    """One run of a federation over a grid of sites, from its journal's state to its end.
+
+    Args:
+        grid: Flower's grid of nodes.
+        state: where the run stands; its settings are the run's.
+        journal: where each round is written.
+        status: what the run is doing, for those who watch it.
+    """
+
+    def __init__(self, grid: Grid, state: State, journal: Journal, status: Status) -> None:
+        self.grid = grid
+        self.state = state
+        self.journal = journal
+        self.status = status
+        self.settings = section(state.settings, "federation", FederationSettings)
+        self.strategy = make_strategy(state.settings)
+        self.strategy.state = dict(state.strategy)
+        self.schema = Schema.of((name, a.shape, a.dtype) for name, a in state.model.items())
+        self.seed = int(state.settings["seed"])
+        self.roster: Roster = {}
+        self._marked = time.perf_counter()
+
+    def run(self) -> dict[str, Reply]:
+        """Run all rounds that are left and the closing evaluation.
+
+        Returns:
+            The sites' replies with the best model's test scores, by name.
+
+        Raises:
+            RoundError: too few sites joined, or a round found no quorum; the journal holds every round before.
+        """
+        self._marked = time.perf_counter()
+        self.status.update(phase="joining", rounds=self.settings.rounds)
+        self.roster = call_roll(self.grid, self.settings.sites, self.settings.deadline)
+        self.state.sites = [{"name": name, **member.images} for name, member in self.roster.items()]
+        while self.state.round < self.settings.rounds and not self.state.stopped_early:
+            self._round(self.state.round + 1)
+        if not self.state.closed:
+            self._score_last()
+        return self._test_best()
+
+    def _round(self, number: int) -> None:
+        """One exchange: the replies train the next global model and score the one that was sent."""
+        state, began = self.state, time.perf_counter()
+        asked = sample(self.roster, self.settings.fraction, self.seed, number)
+        answers = Answers()
+        model = self.strategy.aggregate(state.model, self._updates(number, asked, answers))
+        aggregated = time.perf_counter() - began - answers.waited
+        if number > 1:
+            self._score(number - 1, answers.replies)
+        state.model, state.round, state.strategy = model, number, self.strategy.state
+        entry = record(number, answers.replies, answers.failed, time.perf_counter() - began)
+        state.history.append(entry | {"bytes_down": answers.bytes_down, "bytes_up": answers.bytes_up})
+        state.stopped_early = 0 < self.settings.patience <= number - 1 - state.best_round
+        self._spend(answers, aggregated)
+        self.journal.write(state)
+
+    def _updates(self, number: int, asked: Roster, answers: Answers) -> Iterator[Update]:
+        """The honest updates of a round, as they arrive; RoundError at the end when they are no quorum."""
+        gate = Gate(self.schema, self.state.model, number, self.settings.max_update)
+        for reply in self._replies(TRAIN, "val", asked, gate, answers):
+            try:
+                update = gate.update(reply, asked[reply.site])
+            except QuarantineError as error:
+                self._leave_out(reply.site, str(error), answers)
+                continue
+            answers.replies[reply.site] = reply
+            yield update
+        needed = self.settings.needed(len(asked))
+        if len(answers.replies) < needed:
+            reasons = "; ".join(f"{name}: {reason}" for name, reason in answers.failed.items())
+            raise RoundError(
+                f"round {number} has {len(answers.replies)} valid replies, fewer than the {needed} that"
+                f" federation.quorum asks for ({reasons}); mend the sites and go on with --resume"
+            )
+
+    def _replies(self, kind: Kind, split: str, asked: Roster, gate: Gate, answers: Answers) -> Iterator[Reply]:
+        """The replies of one exchange whose sender, round and scalars are in order; the rest is left out."""
+        packed = self.schema.pack(gate.x)
+        nodes = {name: member.node for name, member in asked.items()}
+        answers.bytes_down += len(packed) * len(nodes)
+        late = set(nodes)
+        deadline = self.settings.deadline
+        self.status.update(phase=kind, round=gate.round, asked=len(nodes), waiting=sorted(late))
+        began = time.perf_counter()
+        for name, message in exchange(
+            self.grid, Task(kind, gate.round, self.schema.hash, packed, split), nodes, deadline
+        ):
+            answers.waited += time.perf_counter() - began
+            late.remove(name)
+            self.status.update(waiting=sorted(late))
+            try:
+                reply = gate.read(message, asked[name])
+                answers.bytes_up += len(reply.model)
+                yield reply
+            except QuarantineError as error:
+                self._leave_out(name, str(error), answers)
+            began = time.perf_counter()
+        answers.waited += time.perf_counter() - began
+        for name in sorted(late):
+            self._leave_out(name, f"no reply within the deadline of {deadline:g} s", answers)
+
+    def _leave_out(self, name: str, reason: str, answers: Answers) -> None:
+        answers.failed[name] = reason
+        log.warning("site %s is left out: %s", name, reason)
+
+    def _score(self, number: int, replies: Mapping[str, Reply]) -> None:
+        """Write the validation scores of round `number`'s model, `state.model`, into its record; keep it if best."""
+        state, entry = self.state, self.state.history[number - 1]
+        dice = pooled(replies.values(), "val", "dice")
+        if dice is None:
+            return
+        for name, reply in sorted(replies.items()):
+            if reply.scalars.get("val.images"):
+                site = entry["sites"].setdefault(name, unscored())
+                site |= {"dice": reply.scalars["val.dice"], "iou": reply.scalars["val.iou"]}
+        entry["global_dice"], entry["worst_site_dice"] = dice, worst(replies.values(), "val", "dice")
+        if not state.best_round or dice > state.best_dice:
+            state.best, state.best_round, state.best_dice = state.model, number, dice
+
+    def _score_last(self) -> None:
+        """The closing evaluation: the last global model on every site's validation images."""
+        answers = self._evaluate("val", self.state.model)
+        self._score(self.state.round, answers.replies)
+        if not self.state.best_round:
+            raise RoundError(f"no round could be scored: no site has validation images ({answers.failed})")
+        self.state.closed = True
+        self._spend(answers)
+        self.journal.write(self.state)
+
+    def _test_best(self) -> dict[str, Reply]:
+        answers = self._evaluate("test", self.state.best)
+        if pooled(answers.replies.values(), "test", "dice") is None:
+            raise RoundError(f"no site could test the best model ({answers.failed}); go on with --resume")
+        self._spend(answers)
+        return dict(sorted(answers.replies.items()))
+
+    def _evaluate(self, split: str, model: Arrays) -> Answers:
+        answers = Answers()
+        gate = Gate(self.schema, model, self.state.round, self.settings.max_update)
+        for reply in self._replies(EVALUATE, split, self.roster, gate, answers):
+            answers.replies[reply.site] = reply
+        return answers
+
+    def _spend(self, answers: Answers, aggregated: float = 0.0) -> None:
+        """Book the wall time since the last booking by what it went to."""
+        now = time.perf_counter()
+        total, self._marked = now - self._marked, now
+        parts = split_wait(answers.waited, answers.replies.values()) | {"aggregate": aggregated}
+        parts |= {"other": max(0.0, total - answers.waited - aggregated), "total": total}
+        for name, value in parts.items():
+            self.state.seconds[name] = self.state.seconds.get(name, 0.0) + value

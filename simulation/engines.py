@@ -1,0 +1,75 @@
+"""What carries the messages of a simulation: this process (`local`) or Flower's runtime on Ray (`ray`).
+
+Either runs the same `server.app:app` and `client.app:app`; the server works beside the caller, who watches the
+run's folder meanwhile.
+"""
+
+import threading
+from collections.abc import Callable
+from typing import Any
+
+import torch
+from flwr.app import Context, RecordDict
+
+from client.app import app as client_app
+from client.app import stop_trainers
+from protocol.settings import Table
+from server.app import app as server_app
+from simulation.flower_runtime import FlowerRuntime
+from simulation.local_grid import RUN_ID, LocalGrid
+
+Watch = Callable[[Callable[[], bool]], None]
+"""Watches a run until the function it is given says that the run is over."""
+
+ENGINES = ("local", "ray")
+
+SERVER_NODE = 0
+
+
+def run_local(table: Table, sites: int, watch: Watch) -> None:
+    """Run the federation in this process, one thread a device, with the server in a thread of its own.
+
+    Raises:
+        FedURWKVError: what the server app raised.
+        KeyboardInterrupt: the caller interrupted `watch`; server and trainers have stopped by then.
+    """
+    auto = table["train.device"] == "auto"
+    devices = max(1, torch.cuda.device_count()) if auto and torch.cuda.is_available() else 1
+    grid = LocalGrid(client_app, sites, min(devices, sites), dict(table))
+    server = _Server(lambda: server_app(grid, Context(RUN_ID, SERVER_NODE, {}, RecordDict(), dict(table))))
+    server.start()
+    try:
+        watch(lambda: not server.is_alive())
+    finally:
+        stop_trainers()
+        grid.close()
+        server.join()
+    if server.error is not None:
+        raise server.error
+
+
+def run_ray(table: Table, sites: int, watch: Watch) -> None:
+    """Run the federation in Flower's simulation runtime, its clients as Ray actors.
+
+    Raises:
+        RunError: the runtime did not start, or the run failed; the message is the server app's own.
+    """
+    with FlowerRuntime(table) as runtime:
+        runtime.submit(table, sites)
+        watch(runtime.is_over)
+        runtime.check()
+
+
+class _Server(threading.Thread):
+    """A thread that keeps what its work raised."""
+
+    def __init__(self, work: Callable[[], Any]) -> None:
+        super().__init__(name="server", daemon=True)
+        self._work = work
+        self.error: BaseException | None = None
+
+    def run(self) -> None:
+        try:
+            self._work()
+        except BaseException as error:  # handed to the thread that waits, which raises it
+            self.error = error

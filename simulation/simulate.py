@@ -1,0 +1,144 @@
+"""`fedurwkv simulate`: from a scenario to a finished run on this machine."""
+
+import json
+import shlex
+import time
+from collections.abc import Mapping
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+from rich.console import Console
+from rich.table import Table as RichTable
+
+from protocol.atomic import write_atomic
+from protocol.errors import RunError, SettingsError
+from protocol.settings import Table, Value, choose, dump, load_scenario, parse_assignment, resolve, section
+from server import tracking
+from server.journal import Journal
+from server.tracking import TrackingSettings
+from simulation.engines import ENGINES, run_local, run_ray
+from simulation.overlays import make_overlays
+from simulation.progress import watch
+from simulation.report import write_report
+from simulation.settings import check_settings
+from simulation.sites import make_sites
+
+TRACKING_SECONDS = 90.0
+"""How long the end of a run waits for MLflow to catch up."""
+
+
+def simulate(
+    scenario: Path | None, engine: str, sets: list[str], out: Path | None, resume: bool, console: Console
+) -> Path:
+    """Simulate a federation and leave its run's folder.
+
+    Args:
+        scenario: YAML file of differences on the default settings; None: the defaults.
+        engine: "local" or "ray".
+        sets: `KEY=VALUE` differences that beat the scenario.
+        out: the run's folder; None: `runs/` and a name from scenario and time.
+        resume: go on with the run in `out`, with its own settings.
+
+    Returns:
+        The run's folder.
+
+    Raises:
+        FedURWKVError: the settings, the data or the folder are wrong, or a round failed.
+    """
+    choose("--engine", engine, list(ENGINES))
+    run, table = _opened(scenario, sets, out, resume)
+    settings = check_settings(table)
+    if (run / "result.json").is_file():
+        console.print(f"{run} is finished; nothing to go on with")
+        show(run, console, "")
+        return run
+    run.mkdir(parents=True, exist_ok=True)
+    write_atomic(run / "settings.yaml", dump(table))
+    console.print(f"run {run}", highlight=False)
+    with console.status("making the sites"):
+        sites = make_sites(settings, int(table["seed"]), run / "sites")
+    _federate(run, table, sites, engine, resume, console)
+    return run
+
+
+def _federate(run: Path, table: Table, sites: list[Path], engine: str, resume: bool, console: Console) -> None:
+    """Run the federation over the site folders, follow it, and make the report."""
+    where: dict[str, Value] = {
+        "run.engine": engine,
+        "run.out": str(run),
+        "run.sites": str(sites[0].parent),
+        "run.resume": resume,
+        "federation.sites": len(sites),
+    }
+    (run / "status.json").unlink(missing_ok=True)
+    tracker = tracking.start(run, section(table, "tracking", TrackingSettings))
+    rounds = int(table["federation.rounds"])
+    run_engine = run_local if engine == "local" else run_ray
+    run_engine({**table, **where}, len(sites), partial(watch, run, rounds, console))
+    with console.status("drawing overlays and the report"):
+        make_overlays(run, sites, table)
+        write_report(run)
+    with console.status("MLflow catches up"):
+        tracked = tracker.finish(TRACKING_SECONDS)
+    show(run, console, tracked)
+
+
+def _opened(scenario: Path | None, sets: list[str], out: Path | None, resume: bool) -> tuple[Path, Table]:
+    """The run's folder and its complete settings."""
+    differences: Mapping[str, Value] = load_scenario(scenario) if scenario else {}
+    assignments = dict(parse_assignment(text) for text in sets)
+    if resume:
+        if out is None:
+            raise SettingsError("--resume needs the run's folder: --out runs/NAME")
+        if not (out / "settings.yaml").is_file():
+            raise RunError(f"{out} holds no run to go on with; start it without --resume")
+        table = resolve(load_scenario(out / "settings.yaml"), differences, assignments)
+    else:
+        name = f"{scenario.stem if scenario else 'phantoms'}-{time.strftime('%Y%m%d-%H%M%S')}"
+        out = out or Path("runs") / name
+        table = resolve(differences, assignments)
+        if Journal(out).exists() if out.exists() else False:
+            raise RunError(f"{out} already holds a run; go on with it by --resume, or choose another --out")
+    if table["data.root"]:
+        table["data.root"] = str(Path(str(table["data.root"])).resolve())
+    return out.resolve(), table
+
+
+def show(run: Path, console: Console, tracked: str) -> None:
+    """Print the final scores of a finished run and where its parts are."""
+    result: dict[str, Any] = json.loads((run / "result.json").read_text())
+    final = result["final"]
+    table = RichTable(title=f"test scores of the best model (round {final['best_round']})", title_justify="left")
+    for heading in ("site", "train", "val", "test", "Dice", "IoU", "HD95 px", "NSD"):
+        table.add_column(heading, justify="left" if heading == "site" else "right")
+    for site in result["sites"]:
+        scores = final["sites"].get(site["name"])
+        words = _scores(scores) if scores else ["-"] * 4
+        table.add_row(site["name"], *(str(site[split]) for split in ("train", "val", "test")), *words)
+    counts = [str(sum(site[split] for site in result["sites"])) for split in ("train", "val", "test")]
+    pooled = {"dice": final["global_dice"], "iou": final["global_iou"], "hd95": final["hd95"], "nsd": final["nsd"]}
+    table.add_section()
+    table.add_row("global", *counts, *_scores(pooled), style="bold")
+    console.print(table)
+    console.print(
+        f"global Dice {final['global_dice']:.4f} after {result['seconds']['total']:.0f} s on {result['device']}"
+    )
+    console.print(f"report  {_short(run / 'report.html')}", highlight=False, soft_wrap=True)
+    console.print(f"model   {_short(run / 'model.safetensors')}", highlight=False, soft_wrap=True)
+    if tracked:
+        console.print(tracked, highlight=False, soft_wrap=True)
+
+
+def resume_command(run: Path) -> str:
+    """The words that go on with an interrupted run."""
+    return f"fedurwkv simulate --resume --out {shlex.quote(_short(run))}"
+
+
+def _scores(scores: Mapping[str, float]) -> list[str]:
+    return [f"{scores['dice']:.4f}", f"{scores['iou']:.4f}", f"{scores['hd95']:.1f}", f"{scores['nsd']:.4f}"]
+
+
+def _short(path: Path) -> str:
+    """A path relative to the working directory where it lies below it."""
+    return str(path.relative_to(Path.cwd())) if path.is_relative_to(Path.cwd()) else str(path)

@@ -1,0 +1,37 @@
+"""FedProx: a proximal term holds each site near the global model.
+
+Li et al., Federated Optimization in Heterogeneous Networks, MLSys 2020, algorithm 2,
+https://arxiv.org/abs/1812.06127
+
+    site:    minimise f_i(y) + mu/2 |y - x|^2, so each step's gradient is  g_i(y) + mu (y - x)
+    server:  as FedAvg
+"""
+
+from collections.abc import Sequence
+from typing import TYPE_CHECKING
+
+from strategies.base import check_range
+from strategies.fedavg import FedAvg
+
+if TYPE_CHECKING:
+    import torch
+
+
+class FedProx(FedAvg):
+    """FedAvg with a proximal term at the sites; mu = 0 is FedAvg bit for bit.
+
+    Args:
+        mu: strength of the proximal term, at least 0.
+        weighting: "examples" or "uniform".
+    """
+
+    corrects_gradients = True
+
+    def __init__(self, *, mu: float = 0.01, weighting: str = "examples") -> None:
+        super().__init__(weighting=weighting)
+        self.mu = check_range("mu", mu, 0.0)
+
+    def correct(self, weights: Sequence["torch.Tensor"], start: Sequence["torch.Tensor"]) -> None:
+        for y, x in zip(weights, start, strict=True):
+            if y.grad is not None:
+                y.grad.add_(y.detach() - x, alpha=self.mu)

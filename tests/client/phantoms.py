@@ -1,0 +1,28 @@
+"""Small phantom sites and settings for tests that train the real network."""
+
+from pathlib import Path
+
+from protocol.settings import Table, resolve
+from simulation.settings import check_settings
+from simulation.sites import make_sites
+
+SMALL = {
+    "data.size": 32,
+    "data.images": 10,
+    "data.sites": 2,
+    "federation.rounds": 2,
+    "train.epochs": 1,
+    "train.batch": 4,
+    "train.threads": 1,
+    "tracking.uri": "none",
+}
+
+
+def small(**changed: object) -> Table:
+    """A complete table of a tiny study, with differences like `train_lr=0.1`."""
+    return resolve(SMALL, {key.replace("_", ".", 1): value for key, value in changed.items()})
+
+
+def small_sites(folder: Path, table: Table) -> list[Path]:
+    """The study's phantom sites below `folder`."""
+    return make_sites(check_settings(table), int(table["seed"]), folder / "sites")

@@ -1,0 +1,73 @@
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+from flwr.app import Error
+
+from protocol.errors import RoundError
+from protocol.packing import Schema
+from strategies import STRATEGIES, Update
+from tests.server.clients import (
+    SCHEMA,
+    X0,
+    Misdeed,
+    examples_of,
+    federate,
+    honest,
+    name_of,
+    settings,
+    with_model,
+    with_scalars,
+)
+
+OTHER = Schema.of([("w", (3,), "float32")])
+
+MISDEEDS: dict[str, tuple[Misdeed, str]] = {
+    "another schema": (lambda r: replace(r, schema=OTHER.hash), "another schema"),
+    "a truncated model": (lambda r: replace(r, model=r.model[:-1]), "a packed model of"),
+    "no model": (lambda r: replace(r, model=b""), "a packed model of 0 bytes"),
+    "NaN": (with_model(w=np.full((5, 8), np.nan, np.float32)), "w has values that are not finite"),
+    "infinity": (with_model(w=np.full((5, 8), np.inf, np.float32)), "w has values that are not finite"),
+    "negative variance": (with_model(**{"n.running_var": -np.ones(4, np.float32)}), "negative values"),
+    "a huge norm": (with_model(w=np.full((5, 8), 1e6, np.float32)), "the update's norm is"),
+    "no examples": (with_scalars(train_images=0), "0 training images"),
+    "too many examples": (with_scalars(train_images=1e9), "train.images is 1000000000"),
+    "a Dice above one": (with_scalars(val_dice=1.5), "val.dice is 1.5, outside 0 to 1"),
+    "a loss that is NaN": (with_scalars(train_loss=float("nan")), "train.loss is nan"),
+    "an older round": (lambda r: replace(r, round=r.round - 1), "a reply to round"),
+    "another's name": (lambda r: replace(r, site="site-0"), "the reply says it comes from 'site-0'"),
+    "an error": (lambda r: Error(1000, "Traceback\n  File x\nthe GPU fell off"), "the GPU fell off"),
+}
+
+
+@pytest.mark.parametrize("misdeed", MISDEEDS)
+def test_a_malformed_update_is_named_and_the_result_is_that_of_the_honest_ones(tmp_path: Path, misdeed: str) -> None:
+    spoil, reason = MISDEEDS[misdeed]
+    table = settings(federation_rounds=1)
+    state = federate(tmp_path, table, 4, {1: spoil})
+    failed = state.history[0]["failed"]
+    assert list(failed) == ["site-1"]
+    assert reason in failed["site-1"]
+    assert "Traceback" not in failed["site-1"]
+    expected = STRATEGIES["fedavg"]().aggregate(X0, [honest_update(i) for i in (0, 2, 3)])
+    for name, array in expected.items():
+        assert array.tobytes() == state.model[name].tobytes()
+
+
+def honest_update(index: int) -> Update:
+    from protocol.messages import TRAIN, Task
+
+    reply = honest(index, Task(TRAIN, 1, SCHEMA.hash, SCHEMA.pack(X0)))
+    return Update(name_of(index), SCHEMA.unpack(reply.model), examples_of(index))
+
+
+def test_without_misdeeds_nobody_is_left_out(tmp_path: Path) -> None:
+    state = federate(tmp_path, settings(federation_rounds=2), 3)
+    assert [record["failed"] for record in state.history] == [{}, {}]
+
+
+def test_too_few_honest_updates_end_the_run_with_every_reason(tmp_path: Path) -> None:
+    spoil, _ = MISDEEDS["NaN"]
+    with pytest.raises(RoundError, match="round 1 has 1 valid replies, fewer than the 2 .*site-0: w has .*--resume"):
+        federate(tmp_path, settings(federation_rounds=1, federation_quorum=2), 3, {0: spoil, 2: spoil})

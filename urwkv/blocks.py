@@ -1,0 +1,120 @@
+"""The convolutional blocks: stem, SASE (shallow and deep), the steps up, Fusion. All maps are (B, C, H, W)."""
+
+from typing import Literal
+
+import torch
+from torch import Tensor, nn
+
+Norm = Literal["batch", "group"]
+Sase = Literal["expand", "simple"]
+
+CHANNELS_PER_GROUP = 8
+
+
+def make_norm(channels: int, norm: Norm) -> nn.Module:
+    """BatchNorm, or GroupNorm over groups of 8 channels (differential privacy and small batches want it)."""
+    if norm == "batch":
+        return nn.BatchNorm2d(channels)
+    return nn.GroupNorm(channels // CHANNELS_PER_GROUP, channels)
+
+
+def depthwise(channels: int) -> nn.Conv2d:
+    """One 3x3 filter a channel."""
+    return nn.Conv2d(channels, channels, 3, padding=1, groups=channels)
+
+
+def conv_norm_gelu(cin: int, cout: int, norm: Norm) -> nn.Sequential:
+    """Conv3x3, Norm, GELU: the stem, and the step after each upsampling."""
+    return nn.Sequential(nn.Conv2d(cin, cout, 3, padding=1), make_norm(cout, norm), nn.GELU())
+
+
+class ShallowSASE(nn.Module):
+    """SASE where detail matters: a residual depthwise filter, then channels mixed pixel by pixel.
+
+    Args:
+        sase: "expand" widens to `ratio` * cin channels and back (the paper's figure); "simple" is one
+            linear step without activation.
+    """
+
+    def __init__(self, cin: int, cout: int, norm: Norm, sase: Sase, ratio: int) -> None:
+        super().__init__()
+        self.detail = nn.Sequential(depthwise(cin), nn.GELU(), make_norm(cin, norm))
+        if sase == "expand":
+            self.mix = nn.Sequential(
+                nn.Conv2d(cin, ratio * cin, 1),
+                make_norm(ratio * cin, norm),
+                nn.GELU(),
+                nn.Conv2d(ratio * cin, cout, 1),
+                make_norm(cout, norm),
+                nn.GELU(),
+            )
+        else:
+            self.mix = nn.Sequential(nn.Conv2d(cin, cout, 1), make_norm(cout, norm))
+        self.residual = cin == cout
+
+    def forward(self, x: Tensor) -> Tensor:
+        mixed: Tensor = self.mix(x + self.detail(x))
+        return mixed + x if self.residual else mixed
+
+
+class DeepSASE(nn.Module):
+    """SASE where maps are small: few channels, and a chain of depthwise filters that see ever farther.
+
+    Args:
+        cout: output channels, a multiple of 16.
+    """
+
+    def __init__(self, cin: int, cout: int, norm: Norm) -> None:
+        super().__init__()
+        squeezed = cout // 8
+        self.squeeze = nn.Sequential(nn.Conv2d(cin, squeezed, 1), make_norm(squeezed, norm))
+        self.chain = nn.ModuleList(depthwise(squeezed // 2) for _ in range(7))
+        self.widen = nn.Sequential(nn.Conv2d(cout // 2, cout, 1), make_norm(cout, norm))
+
+    def forward(self, x: Tensor) -> Tensor:
+        z = self.squeeze(x)
+        even, odd = z[:, 0::2], z[:, 1::2]
+        parts, link = [even + odd], odd
+        for filter_ in self.chain:
+            link = filter_(link)
+            parts.append(link)
+        out: Tensor = self.widen(torch.cat(parts, dim=1))
+        return out
+
+
+class Fusion(nn.Module):
+    """Joins the skip and the map from below, each of d channels and concatenated in this order, into d.
+
+    The grouped convolution filters the two halves apart; the activation comes before the norm.
+    """
+
+    def __init__(self, channels: int, norm: Norm, ratio: int) -> None:
+        super().__init__()
+        d = channels
+        self.steps = nn.Sequential(
+            nn.Conv2d(2 * d, 2 * d, 3, padding=1, groups=2),
+            nn.GELU(),
+            make_norm(2 * d, norm),
+            nn.Conv2d(2 * d, ratio * d, 1),
+            nn.GELU(),
+            make_norm(ratio * d, norm),
+            nn.Conv2d(ratio * d, d, 1),
+            nn.GELU(),
+            make_norm(d, norm),
+        )
+
+    def forward(self, x: Tensor) -> Tensor:
+        out: Tensor = self.steps(x)
+        return out
+
+
+class Up(nn.Module):
+    """One step of the decoder's way up: twice the side by nearest neighbour, Conv3x3, Norm, GELU."""
+
+    def __init__(self, cin: int, cout: int, norm: Norm) -> None:
+        super().__init__()
+        self.steps = nn.Sequential(nn.Upsample(scale_factor=2), *conv_norm_gelu(cin, cout, norm))
+
+    def forward(self, x: Tensor) -> Tensor:
+        out: Tensor = self.steps(x)
+        return out

@@ -1,0 +1,109 @@
+"""DARM, the direction-adaptive module: Bi-WKV over four scans with one set of weights, then channel mixing.
+
+S(x) = x + g1 * SpatialMix(LN(x)), averaged over the scans; F(S) = S + g2 * ChannelMix(LN(S)). Since
+S(x^T) = S(x)^T, the second direction of Dual-RWKV needs no second S: it is F of the transposed S.
+"""
+
+import math
+from typing import Literal
+
+import torch
+from torch import Tensor, nn
+
+from urwkv.leaves import PerSample, Scale
+from urwkv.ops import biwkv
+from urwkv.scans import one_order, quad_scan, two_orders, undo_quad_scan
+from urwkv.shift import Shift, shift_tokens
+
+Dual = Literal["paper", "aligned", "off"]
+
+
+class SpatialMix(nn.Module):
+    """Bi-WKV over the four scans of a map, averaged: (B, H, W, C) to (B, H, W, C).
+
+    W_o has no bias and the scans share it, so it is applied once, to their average.
+    """
+
+    def __init__(self, channels: int, shift: Shift) -> None:
+        super().__init__()
+        self.shift = shift
+        share = torch.arange(channels) / channels
+        ramp = torch.arange(channels) / (channels - 1)
+        self.decay = PerSample(-5 + 8 * ramp**0.7)
+        self.first = PerSample(math.log(0.3) + 0.5 * ((torch.arange(channels) + 1) % 3 - 1))
+        self.mu_k = Scale(share)
+        self.mu_v = Scale(share)
+        self.mu_r = Scale(share**0.5)
+        self.key = nn.Linear(channels, channels, bias=False)
+        self.value = nn.Linear(channels, channels, bias=False)
+        self.receptance = nn.Linear(channels, channels, bias=False)
+        self.norm = nn.LayerNorm(channels)
+        self.output = nn.Linear(channels, channels, bias=False)
+
+    def forward(self, z: Tensor) -> Tensor:
+        height, width = z.shape[1:3]
+        other = quad_scan(z, lambda grid: shift_tokens(grid, self.shift))
+        change = quad_scan(z) - other  # z mu + z' (1 - mu) = z' + (z - z') mu
+        k = self.key(other + self.mu_k(change))
+        v = self.value(other + self.mu_v(change))
+        r = self.receptance(other + self.mu_r(change))
+        tokens = height * width
+        y = self.norm(biwkv(self.decay(z) / tokens, self.first(z) / tokens, k, v))
+        mixed: Tensor = self.output(undo_quad_scan(torch.sigmoid(r) * y, height, width))
+        return mixed
+
+
+class ChannelMix(nn.Module):
+    """Mixes the channels of each token of a map, in one or both orders: (B, H, W, C) to (B, orders, T, C)."""
+
+    def __init__(self, channels: int, shift: Shift, both_orders: bool, expansion: int = 4) -> None:
+        super().__init__()
+        self.shift = shift
+        self.tokens = two_orders if both_orders else one_order
+        share = torch.arange(channels) / channels
+        self.mu_k = Scale(share)
+        self.mu_r = Scale(share)
+        self.key = nn.Linear(channels, expansion * channels, bias=False)
+        self.norm = nn.LayerNorm(expansion * channels)
+        self.value = nn.Linear(expansion * channels, channels, bias=False)
+        self.receptance = nn.Linear(channels, channels, bias=False)
+
+    def forward(self, z: Tensor) -> Tensor:
+        other = self.tokens(z, lambda grid: shift_tokens(grid, self.shift))
+        change = self.tokens(z) - other
+        h = self.norm(torch.relu(self.key(other + self.mu_k(change))).square())
+        mixed: Tensor = torch.sigmoid(self.receptance(other + self.mu_r(change))) * self.value(h)
+        return mixed
+
+
+class DARM(nn.Module):
+    """The bottleneck, (B, C, H, W) to (B, C, H, W).
+
+    Args:
+        channels: C, a multiple of 4.
+        dual: "off": F(S). "aligned": F(S) + F(S^T)^T. "paper": F(S) + F(S^T) as the authors' code computes it,
+            the second term not transposed back: its tokens are added in the order they have.
+        shift: see `shift_tokens`.
+    """
+
+    def __init__(self, channels: int, dual: Dual, shift: Shift) -> None:
+        super().__init__()
+        self.dual = dual
+        self.norm_spatial = nn.LayerNorm(channels)
+        self.spatial = SpatialMix(channels, shift)
+        self.gamma_spatial = Scale(torch.ones(channels))
+        self.norm_channel = nn.LayerNorm(channels)
+        self.channel = ChannelMix(channels, shift, both_orders=dual != "off")
+        self.gamma_channel = Scale(torch.ones(channels))
+
+    def forward(self, x: Tensor) -> Tensor:
+        height, width = x.shape[2:]
+        maps = x.permute(0, 2, 3, 1)
+        s = maps + self.gamma_spatial(self.spatial(self.norm_spatial(maps)))
+        f = self.channel.tokens(s) + self.gamma_channel(self.channel(self.norm_channel(s)))
+        if self.dual == "aligned":
+            turned = torch.unflatten(f[:, 1], 1, (width, height))
+            out = torch.unflatten(f[:, 0], 1, (height, width)) + turned.transpose(1, 2)
+        else:
+            out = torch.unflatten(f.sum(1), 1, (height, width))
+        return out.permute(0, 3, 1, 2)

@@ -1,0 +1,29 @@
+"""The bare parameters of the network, each alone in a module that is called with one tensor.
+
+Per-sample gradients need it so: a rule for such a leaf is one line, while a bare parameter in a big block
+would send the whole block, custom operators and all, through a slow general rule.
+"""
+
+from torch import Tensor, nn
+
+
+class Scale(nn.Module):
+    """Multiplies the channels, the last axis, by a learned weight: a mu or a gamma."""
+
+    def __init__(self, initial: Tensor) -> None:
+        super().__init__()
+        self.weight = nn.Parameter(initial.clone())
+
+    def forward(self, x: Tensor) -> Tensor:
+        return x * self.weight
+
+
+class PerSample(nn.Module):
+    """Hands a learned vector to every sample: (B, ...) to (B, C). Its gradient then comes one a sample."""
+
+    def __init__(self, initial: Tensor) -> None:
+        super().__init__()
+        self.weight = nn.Parameter(initial.clone())
+
+    def forward(self, batch: Tensor) -> Tensor:
+        return self.weight.expand(batch.shape[0], -1)

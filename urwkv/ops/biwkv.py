@@ -1,0 +1,54 @@
+"""The one door to Bi-WKV: checks the shapes, picks a backend, keeps autocast out."""
+
+import torch
+from torch import Tensor
+
+from urwkv.ops.reference import biwkv_reference
+from urwkv.ops.torch_scan import biwkv_scan
+
+BACKENDS = ("auto", "reference", "torch")
+
+
+def biwkv(w: Tensor, u: Tensor, k: Tensor, v: Tensor, backend: str = "auto") -> Tensor:
+    """Bidirectional weighted average of values, per channel (Vision-RWKV, arXiv 2403.02308, equation 2).
+
+    y_t = ( sum_{i != t} exp(-(|t-i| - 1) w + k_i) v_i + exp(u + k_t) v_t ) / ( the same with v = 1 )
+
+    Args:
+        w: decay a token, (C,) or (B, C); may be negative. The network passes decay / T.
+        u: bonus of a token for itself, (C,) or (B, C). The network passes first / T.
+        k: keys, (..., T, C), T >= 1; (B, ..., T, C) when w or u is (B, C).
+        v: values, of the shape of `k`.
+        backend: "reference" (the direct O(T^2) sum), "torch" (linear in T), or "auto", the best one here.
+
+    Returns:
+        (..., T, C) in the dtype of `v`. Inside, at least float32, also under autocast. Gradients reach all
+        four tensors, each in its own shape: a (B, C) decay gets one gradient a sample.
+
+    Raises:
+        ValueError: the backend is unknown or the shapes do not fit.
+    """
+    if backend not in BACKENDS:
+        raise ValueError(f"backend = {backend!r} is not one of: {', '.join(BACKENDS)}")
+    if k.shape != v.shape or k.ndim < 2 or k.shape[-2] < 1:
+        raise ValueError(f"biwkv: k {tuple(k.shape)} and v {tuple(v.shape)} must have one shape (..., T, C), T >= 1")
+    w, u = _beside("w", w, k), _beside("u", u, k)
+    with torch.autocast(k.device.type, enabled=False):
+        if backend == "reference":
+            wide = torch.float64 if torch.float64 in (w.dtype, u.dtype, k.dtype, v.dtype) else torch.float32
+            y = biwkv_reference(w.to(wide), u.to(wide), k.to(wide), v.to(wide))
+        else:
+            y = biwkv_scan(w, u, k, v)
+        return y.to(v.dtype)
+
+
+def _beside(name: str, vector: Tensor, k: Tensor) -> Tensor:
+    """A (C,) or (B, C) tensor as a view (1, ..., 1, C) or (B, 1, ..., 1, C) that broadcasts against `k`."""
+    channels, middle = k.shape[-1], [1] * (k.ndim - 2)
+    if vector.shape == (channels,):
+        return vector.view(1, *middle, channels)
+    if k.ndim > 2 and vector.shape == (k.shape[0], channels):
+        return vector.view(k.shape[0], *middle, channels)
+    raise ValueError(
+        f"biwkv: {name} {tuple(vector.shape)} must be (C,) or (B, C) beside k {tuple(k.shape)} = (B, ..., T, C)"
+    )
