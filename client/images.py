@@ -46,7 +46,7 @@ def read_mask(path: Path, num_classes: int) -> Pixels:
     return to_labels(path, read_values(path), num_classes)
 
 
-def read_values(path: Path) -> npt.NDArray[np.generic]:
+def read_values(path: Path) -> npt.NDArray[np.integer]:
     """The values of a mask (H, W) as the file has them; of a palette, the indices.
 
     Raises:
@@ -61,7 +61,7 @@ def read_values(path: Path) -> npt.NDArray[np.generic]:
     return values
 
 
-def to_labels(path: Path, values: npt.NDArray[np.generic], num_classes: int) -> Pixels:
+def to_labels(path: Path, values: npt.NDArray[np.integer], num_classes: int) -> Pixels:
     """The values of the mask `path` as labels (H, W), by the rules of `read_mask`."""
     highest = max(1, num_classes - 1)
     found = np.unique(values).tolist()

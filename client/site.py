@@ -142,7 +142,10 @@ def _read_csv(path: Path, images: dict[str, Path], faults: list[str]) -> dict[st
     if "name" not in columns:
         faults.append(f"{path} has no column 'name': its first line is name,split,patient,group (name is a must)")
         return dict.fromkeys(images, empty)
-    faults += [f"{path}: unknown column {c!r}{nearest(c, list(COLUMNS))}" for c in columns if c not in COLUMNS]
+    for column in columns:
+        if column not in COLUMNS:
+            hint = nearest(column, COLUMNS, f"; the columns are {', '.join(COLUMNS)}")
+            faults.append(f"{path}: unknown column {column!r}{hint}")
     rows: dict[str, dict[str, str]] = {}
     for line, row in lines:
         fault = _bad_row(row, rows, images)

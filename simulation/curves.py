@@ -2,7 +2,9 @@
 
 import io
 import math
-from collections.abc import Callable, Mapping, Sequence
+import warnings
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -19,6 +21,7 @@ Points = list[tuple[int, float]]
 # Okabe and Ito's colours without yellow and black, in an order whose neighbours differ for every kind of sight.
 COLOURS = ["#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9"]
 PANEL_INCHES = (3.9, 2.8)
+LONGEST_NAME = 16  # letters of a site in a picture
 LABEL_GAP = 0.08  # of the axis, between the names at the lines' ends
 
 
@@ -45,7 +48,7 @@ def write_curves(history: Sequence[Record], path: Path) -> Path:
         history: the records of the rounds, as in result.json.
         path: the file to write.
     """
-    with matplotlib.rc_context(_style(PRINT)):
+    with _style(PRINT):
         width, height = PANEL_INCHES
         figure = Figure((width * len(PANELS), height), layout=ConstrainedLayoutEngine(wspace=0.08))
         for axes, draw in zip(figure.subplots(1, len(PANELS)), PANELS.values(), strict=True):
@@ -57,7 +60,7 @@ def write_curves(history: Sequence[Record], path: Path) -> Path:
 def curve_svgs(history: Sequence[Record], theme: Theme) -> dict[str, str]:
     """Each panel as an SVG of its own, by its title."""
     drawings = {}
-    with matplotlib.rc_context(_style(theme)):
+    with _style(theme):
         for title, draw in PANELS.items():
             figure = Figure(PANEL_INCHES, layout="constrained")
             draw(figure.subplots(), history, theme)
@@ -67,7 +70,15 @@ def curve_svgs(history: Sequence[Record], theme: Theme) -> dict[str, str]:
     return drawings
 
 
-def _style(theme: Theme) -> dict[str, Any]:
+@contextmanager
+def _style(theme: Theme) -> Iterator[None]:
+    with matplotlib.rc_context(_settings(theme)), warnings.catch_warnings():
+        # a site's name in letters that the font lacks is whole in the SVG, and boxes in the PNG
+        warnings.filterwarnings("ignore", "Glyph .* missing from font")
+        yield
+
+
+def _settings(theme: Theme) -> dict[str, Any]:
     return {
         "axes.edgecolor": theme.grid,
         "axes.facecolor": theme.paper or "none",
@@ -91,6 +102,7 @@ def _style(theme: Theme) -> dict[str, Any]:
         "lines.solid_capstyle": "round",
         "svg.fonttype": "none",
         "svg.hashsalt": "curves",
+        "text.parse_math": False,
         "text.color": theme.ink,
         "xtick.color": theme.grid,
         "xtick.labelcolor": theme.muted,
@@ -105,7 +117,9 @@ def _draw_dice(axes: Axes, history: Sequence[Record], theme: Theme) -> None:
     if _frame(axes, history, list(lines.values()), theme):
         _label(axes, _plot(axes, lines, [theme.ink, theme.muted]))
         best, dice = max(lines["all images"], key=lambda point: point[1])
-        axes.plot([best], [dice], "o", ms=7, mfc=theme.paper or "none", mec=theme.ink, mew=1.8, zorder=4)
+        axes.plot(
+            [best], [dice], "o", ms=7, mfc=theme.paper or "none", mec=theme.ink, mew=1.8, zorder=4, clip_on=False
+        )
         axes.annotate(
             f"best: round {best}", (best, dice), (0, 8), textcoords="offset points", ha="right", color=theme.muted
         )
@@ -155,7 +169,7 @@ def _frame(axes: Axes, history: Sequence[Record], lines: list[Points], theme: Th
     """Axes that fit the lines; without a point, words that say so, and False."""
     values = [value for points in lines for _, value in points]
     axes.set_xlabel("round")
-    axes.xaxis.set_major_locator(MaxNLocator(integer=True, min_n_ticks=1))
+    axes.xaxis.set_major_locator(MaxNLocator(6, integer=True, min_n_ticks=1))
     if not values:
         axes.set_axis_off()
         axes.text(0.5, 0.5, "no round has a value yet", ha="center", transform=axes.transAxes, color=theme.muted)
@@ -194,4 +208,9 @@ def _label(axes: Axes, ends: Mapping[str, tuple[float, str]]) -> None:
         value, colour = ends[name]
         place = axes.get_yaxis_transform()
         axes.plot([1.05], [height + lift], "o", color=colour, ms=6, transform=place, clip_on=False)
-        axes.text(1.085, height + lift, f"{name}  {value:.3f}", transform=place, va="center")
+        axes.text(1.085, height + lift, f"{_short(name)}  {value:.3f}", transform=place, va="center")
+
+
+def _short(name: str) -> str:
+    """A name that leaves room for the lines: its beginning and its end."""
+    return name if len(name) <= LONGEST_NAME else f"{name[: LONGEST_NAME - 7]}…{name[-6:]}"

@@ -45,8 +45,8 @@ def by_dataset(pool: Sequence[Record]) -> Sites:
         other = first.setdefault(unit, record)
         if other.dataset != record.dataset:
             raise DataError(
-                f"{other.dataset} and {record.dataset} share pictures ({other.name} and {record.name} are the same) and"
-                " cannot be two sites: name one of them in data.datasets, or set data.partition=dirichlet"
+                f"{other.dataset} and {record.dataset} share pictures ({other.name} and {record.name} are the same)"
+                " and cannot be two sites: name one of them in data.datasets, or set data.partition=dirichlet"
             )
     return _enough(_collect(pool, {record.dataset: record.dataset for record in pool}, [r.dataset for r in pool]))
 

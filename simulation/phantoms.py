@@ -40,7 +40,7 @@ def phantom(
 
 def _grid(side: int) -> tuple[Field, Field]:
     """Rows and columns of pixel centres, from -1 to 1."""
-    line = ((np.arange(side, dtype=np.float32) + 0.5) / side) * 2.0 - 1.0
+    line = np.linspace(-1.0 + 1.0 / side, 1.0 - 1.0 / side, side, dtype=np.float32)
     return line[:, None], line[None, :]
 
 

@@ -33,8 +33,8 @@ def read_pool(root: Path, datasets: str) -> list[Record]:
         records = folder.read(root)
     elif datasets == "auto" and not found(root):
         raise DataError(
-            f"data.root = {root} holds no sites, no images/ and masks/, and no public data set ({', '.join(DATASETS)}):"
-            " name one in data.datasets to read where to get it"
+            f"data.root = {root} holds no sites, no images/ and masks/, and no public data set"
+            f" ({', '.join(DATASETS)}): name one in data.datasets to read where to get it"
         )
     else:
         records = read_datasets(root, datasets)

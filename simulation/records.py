@@ -64,8 +64,8 @@ def _foreground(path: Path, labels: bool) -> npt.NDArray[np.bool_]:
     picture = open_picture(path)
     if not labels:
         return np.asarray(picture.convert("L")) > THRESHOLD
-    values = np.asarray(picture)
-    return values > 0 if values.ndim == 2 else (values > 0).any(axis=2)
+    positive = np.atleast_3d(np.asarray(picture)) > 0
+    return np.logical_or.reduce(positive, axis=2)
 
 
 def lesion_share(record: Record) -> float:

@@ -10,7 +10,7 @@ from PIL import Image
 
 from protocol.atomic import write_atomic
 from protocol.errors import RunError
-from protocol.settings import Table, defaults, load_scenario
+from protocol.settings import OVERRIDES, Table, defaults, load_scenario
 from server.mlflow_uri import redacted
 from simulation.curves import DARK, LIGHT, curve_svgs, write_curves
 from simulation.report_page import (
@@ -74,10 +74,10 @@ def write_report(run: Path) -> Path:
 def _head(name: str, result: Result, settings: Table) -> Html:
     final, rounds, seconds = result["final"], result["rounds"], result["seconds"]["total"]
     worst = min(final["sites"], key=lambda site: final["sites"][site]["dice"])
-    sites = len(result["sites"])
+    sites = "one site" if len(result["sites"]) == 1 else f"{len(result['sites'])} sites"
     verdict = (
-        f"{sites} sites trained one network with {result['strategy']}. On their test images it reaches a Dice of"
-        f" {number(final['global_dice'])}; {worst} has the lowest, {number(final['worst_site_dice'])}."
+        f"{sites.capitalize()} trained one network with {result['strategy']}. On their test images it reaches a"
+        f" Dice of {number(final['global_dice'])}; {worst} has the lowest, {number(final['worst_site_dice'])}."
         f" Round {final['best_round']} of {len(rounds)} was the best."
     )
     sent = sum(record["bytes_down"] + record["bytes_up"] for record in rounds)
@@ -220,7 +220,11 @@ def _time(result: Result) -> Html:
 
 def _settings(settings: Table) -> Html:
     usual = defaults()
-    shown = {key: redacted(str(value)) for key, value in settings.items() if not key.startswith("run.")}
+    shown = {
+        key: redacted(str(value))
+        for key, value in settings.items()
+        if key != OVERRIDES and not key.startswith("run.")
+    }
     rows = [
         [key, value, str(usual.get(key, "")) or "(empty)"]
         for key, value in shown.items()

@@ -72,15 +72,18 @@ def _federate(run: Path, table: Table, sites: list[Path], engine: str, resume: b
         "federation.sites": len(sites),
     }
     (run / "status.json").unlink(missing_ok=True)
-    tracker = tracking.start(run, section(table, "tracking", TrackingSettings))
     rounds = int(table["federation.rounds"])
     run_engine = run_local if engine == "local" else run_ray
-    run_engine({**table, **where}, len(sites), partial(watch, run, rounds, console))
-    with console.status("drawing overlays and the report"):
-        make_overlays(run, sites, table)
-        write_report(run)
-    with console.status("MLflow catches up"):
-        tracked = tracker.finish(TRACKING_SECONDS)
+    with tracking.start(run, section(table, "tracking", TrackingSettings)) as tracker:
+        try:
+            run_engine({**table, **where}, len(sites), partial(watch, run, rounds, console))
+        except KeyboardInterrupt:
+            raise RunError(f"stopped; every finished round is kept; go on with: {resume_command(run)}") from None
+        with console.status("drawing overlays and the report"):
+            make_overlays(run, sites, table)
+            write_report(run)
+        with console.status("MLflow catches up"):
+            tracked = tracker.finish(TRACKING_SECONDS)
     show(run, console, tracked)
 
 

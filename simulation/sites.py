@@ -1,15 +1,12 @@
 """Pretend hospitals: from the `data.*` settings to site folders on disk, which are read like real ones."""
 
 import dataclasses
-import json
-import os
-import shutil
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
-from client.site import SPLITS, read_site
+from client.site import read_site
 from protocol.errors import DataError, SettingsError
 from protocol.seeds import seed_of
 from protocol.settings import require
@@ -17,12 +14,11 @@ from simulation import partitions
 from simulation.appearance import Appearance
 from simulation.datasets import DATASETS
 from simulation.datasets.folder import is_folder
+from simulation.manifest import sites_made_by, write_whole
 from simulation.phantom_sites import phantom_names, write_phantoms
 from simulation.pool import read_pool
 from simulation.records import Record, in_threads, lesion_share
 from simulation.writing import Row, write_site
-
-MANIFEST = "sites.json"
 
 
 @dataclass(frozen=True)
@@ -70,12 +66,11 @@ def make_sites(settings: DataSettings, seed: int, out: Path) -> list[Path]:
         for folder in ready:
             read_site(folder, seed=seed, val=settings.val, test=settings.test)
         return ready
-    made_by = {"seed": seed, "data": dataclasses.asdict(settings)}
+    made_by: dict[str, object] = {"seed": seed}
+    made_by |= {f"data.{key}": value for key, value in dataclasses.asdict(settings).items()}
     if not out.exists():
-        write = _phantoms(settings, seed) if not settings.root else _divided(settings, seed)
-        _write_whole(out, lambda part: write(part), made_by, settings)
-    manifest = _read_manifest(out, made_by)
-    return [out / site["name"] for site in manifest["sites"]]
+        write_whole(out, _divided(settings, seed) if settings.root else _phantoms(settings, seed), made_by)
+    return sites_made_by(out, made_by)
 
 
 def _ready_sites(settings: DataSettings) -> list[Path]:
@@ -97,8 +92,8 @@ def _ready_sites(settings: DataSettings) -> list[Path]:
         value = getattr(settings, key)
         if folders and value != neutral:
             raise SettingsError(
-                f"data.{key} = {value!r}, but data.root = {settings.root!r} holds site folders, which are used as they"
-                f" are: set it to {neutral!r}"
+                f"data.{key} = {value!r}, but data.root = {settings.root!r} holds site folders, which are used as"
+                f" they are: set it to {neutral!r}"
             )
     return folders
 
@@ -172,41 +167,3 @@ def _patients(cases: list[Record], *, safe: bool) -> list[str]:
     if not safe:
         return [case.patient for case in cases]
     return [f"patient{unit + 1:04}" for unit in partitions.units_of(cases)]
-
-
-def _write_whole(
-    out: Path, write: Callable[[Path], None], made_by: dict[str, object], settings: DataSettings
-) -> None:
-    """Write into a sibling of `out`, then rename: a run that is killed leaves no half of a federation."""
-    out.parent.mkdir(parents=True, exist_ok=True)
-    part = out.parent / f".{out.name}.{os.getpid()}.part"
-    try:
-        part.mkdir()
-        write(part)
-        (part / MANIFEST).write_text(json.dumps(made_by | {"sites": _counts(part, settings)}, indent=1))
-        part.rename(out)
-    finally:
-        shutil.rmtree(part, ignore_errors=True)
-
-
-def _counts(folder: Path, settings: DataSettings) -> list[dict[str, object]]:
-    sites = []
-    for path in sorted(path for path in folder.iterdir() if path.is_dir()):
-        site = read_site(path, seed=0, val=settings.val, test=settings.test)
-        sites.append({"name": site.name} | {word: len(site.split(word)) for word in SPLITS})
-    return sites
-
-
-def _read_manifest(out: Path, made_by: dict[str, object]) -> dict[str, list[dict[str, str]]]:
-    path = out / MANIFEST
-    if not path.is_file():
-        raise DataError(f"{out} exists and was not written as pretend sites: choose another folder")
-    manifest = json.loads(path.read_text())
-    before = {"seed": manifest["seed"]} | {f"data.{key}": value for key, value in manifest["data"].items()}
-    for key, value in {"seed": made_by["seed"], **{f"data.{k}": v for k, v in made_by["data"].items()}}.items():  # type: ignore[attr-defined]
-        if before.get(key) != value:
-            raise DataError(
-                f"{out} holds sites made with {key} = {before.get(key)!r}, not {value!r}: choose another folder or"
-                " remove it"
-            )
-    return manifest

@@ -10,7 +10,7 @@ from rich.table import Table as RichTable
 from client.splits import SPLITS
 from protocol.atomic import write_atomic
 from protocol.settings import Table, load_scenario, parse_assignment, resolve, section
-from simulation.report_page import Meter, folded, join, page, tag
+from simulation.report_page import Cell, Meter, folded, join, page, tag
 from simulation.report_page import section as chapter
 from simulation.report_page import table as html_table
 from simulation.sites import DataSettings, make_sites
@@ -20,8 +20,9 @@ HEADS = ("site", "patients", *SPLITS, "lesion", "light", "JS lesion", "JS light"
 
 LEGEND = (
     "Lesion: the median share of a picture that is lesion. Light: mean brightness, 0 to 255. JS: the Jensen-Shannon"
-    " distance (base 2) between the site's lesion sizes, or brightness, and those of all sites together: 0 when alike,"
-    " 1 when nothing is shared. Chance: what the same pictures, dealt at random to sites of these sizes, would give."
+    " distance (base 2) between the site's lesion sizes, or brightness, and those of all sites together: 0 when"
+    " alike, 1 when nothing is shared. Chance: what the same pictures, dealt at random to sites of these sizes, would"
+    " give."
 )
 
 
@@ -88,7 +89,7 @@ def _show(facts: Unlikeness, console: Console) -> None:
 def _page(title: str, facts: Unlikeness, table: Table) -> str:
     lows = [0.0, *facts.edges[:-1]]
     bins = [f"{low:.1%} to {high:.1%}" for low, high in zip(lows, facts.edges, strict=True)]
-    sizes = [[site.name, *(Meter(share) for share in site.lesion_bins)] for site in facts.sites]
+    sizes: list[list[Cell]] = [[site.name, *(Meter(share) for share in site.lesion_bins)] for site in facts.sites]
     words = [(key, str(value)) for key, value in table.items() if key == "seed" or key.startswith("data.")]
     return page(
         f"Sites of {title}",

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from protocol.errors import DataError, SettingsError
-from protocol.settings import nearest
+from protocol.settings import choose
 from simulation.datasets import busi, cvc_clinicdb, isic2017, isic2018, kvasir, packed
 from simulation.records import Record
 
@@ -85,8 +85,7 @@ def read_datasets(root: Path, words: str) -> list[Record]:
     """
     names = found(root) if words == "auto" else [word.strip() for word in words.split(",")]
     for name in names:
-        if name not in DATASETS:
-            raise SettingsError(f"data.datasets: unknown data set {name!r}{nearest(name, sorted(DATASETS))}")
+        choose("data.datasets", name, list(DATASETS))
     if len(set(names)) < len(names):
         raise SettingsError(f"data.datasets = {words!r} names a data set twice")
     return [record for name in names for record in _read(root, name)]

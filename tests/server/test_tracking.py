@@ -235,7 +235,7 @@ def mlflow_server(folder: Path) -> Iterator[str]:
         "--artifacts-destination",
         str(folder / "files"),
     ]
-    quiet = os.environ | {"MLFLOW_DISABLE_TELEMETRY": "true"}
+    quiet = os.environ | {"MLFLOW_DISABLE_TELEMETRY": "true", "MLFLOW_SERVER_ENABLE_JOB_EXECUTION": "false"}
     with (folder / "server.log").open("wb") as log:
         server = subprocess.Popen(command, stdout=log, stderr=log, env=quiet, start_new_session=True)
     try:

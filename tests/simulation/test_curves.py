@@ -3,6 +3,7 @@ from itertools import pairwise
 from pathlib import Path
 from xml.etree import ElementTree
 
+import pytest
 from PIL import Image
 
 from simulation.curves import DARK, LIGHT, curve_svgs, write_curves
@@ -51,6 +52,11 @@ def test_of_many_sites_the_first_and_the_last_are_named() -> None:
     assert named == ["site-9  0.900", "site-1  0.100"]
 
 
+def test_a_long_name_is_shortened() -> None:
+    history = [HISTORY[0] | {"sites": {"hospital-of-the-holy-spirit-07": {"dice": 0.5}}}]
+    assert "hospital-…rit-07  0.500" in words(curve_svgs(history, LIGHT)["Validation Dice by site"])
+
+
 def test_a_run_without_scores_says_so() -> None:
     for history in ([], [record(1, 6, scored=False)]):
         assert "no round has a value yet" in words(curve_svgs(history, LIGHT)["Validation Dice"])
@@ -61,10 +67,11 @@ def test_values_that_are_not_finite_leave_a_gap() -> None:
     assert f"all sites  {HISTORY[0]['train_loss']:.3f}" in words(curve_svgs(history, LIGHT)["Training loss"])
 
 
-def test_names_are_text_not_formulas() -> None:
-    history = copy.deepcopy(HISTORY)
-    history[-1]["sites"]["a $\\frac b"] = {"dice": 0.5}
-    assert "a $\\frac b  0.500" in words(curve_svgs(history, LIGHT)["Validation Dice by site"])
+@pytest.mark.parametrize("name", ["a $\\frac b", "开罗", "<&>"])
+def test_any_name_is_drawn_as_it_is(name: str, tmp_path: Path) -> None:
+    history = [HISTORY[0] | {"sites": {name: {"dice": 0.5}}}]
+    assert f"{name}  0.500" in words(curve_svgs(history, LIGHT)["Validation Dice by site"])
+    write_curves(history, tmp_path / "curves.png")
 
 
 def test_drawings_are_the_same_each_time_and_follow_the_theme() -> None:

@@ -1,4 +1,7 @@
-"""The one door to Bi-WKV: checks the shapes, picks a backend, keeps autocast out."""
+"""The one door to Bi-WKV: checks the shapes and picks a backend.
+
+Autocast changes nothing inside: no backend uses an operation that it narrows.
+"""
 
 import torch
 from torch import Tensor
@@ -33,13 +36,10 @@ def biwkv(w: Tensor, u: Tensor, k: Tensor, v: Tensor, backend: str = "auto") -> 
     if k.shape != v.shape or k.ndim < 2 or k.shape[-2] < 1:
         raise ValueError(f"biwkv: k {tuple(k.shape)} and v {tuple(v.shape)} must have one shape (..., T, C), T >= 1")
     w, u = _beside("w", w, k), _beside("u", u, k)
-    with torch.autocast(k.device.type, enabled=False):
-        if backend == "reference":
-            wide = torch.float64 if torch.float64 in (w.dtype, u.dtype, k.dtype, v.dtype) else torch.float32
-            y = biwkv_reference(w.to(wide), u.to(wide), k.to(wide), v.to(wide))
-        else:
-            y = biwkv_scan(w, u, k, v)
-        return y.to(v.dtype)
+    if backend == "reference":
+        wide = torch.float64 if torch.float64 in (w.dtype, u.dtype, k.dtype, v.dtype) else torch.float32
+        return biwkv_reference(w.to(wide), u.to(wide), k.to(wide), v.to(wide)).to(v.dtype)
+    return biwkv_scan(w, u, k, v)
 
 
 def _beside(name: str, vector: Tensor, k: Tensor) -> Tensor:

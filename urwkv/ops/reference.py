@@ -15,7 +15,7 @@ def biwkv_reference(w: Tensor, u: Tensor, k: Tensor, v: Tensor) -> Tensor:
     """
     position = torch.arange(k.shape[-2], device=k.device)
     distance = (position[:, None] - position).abs()[..., None]  # (T, T, 1): token t, token i
-    others = k.unsqueeze(-3) - (distance - 1) * w.unsqueeze(-3)
+    others = k.unsqueeze(-3) - (distance - 1) * w.expand_as(k).unsqueeze(-3)
     itself = (k + u).unsqueeze(-3)
     weights = torch.where(distance == 0, itself, others).softmax(dim=-2)
     return (weights * v.unsqueeze(-3)).sum(dim=-2)

@@ -34,9 +34,7 @@ def assert_near_reference(tensors: list[Tensor], relative: float) -> None:
 
 
 @pytest.mark.parametrize("tokens", [1, 2, 3, 17, 64, 255, 1024])
-@pytest.mark.parametrize(
-    ("decay", "spread", "relative"), [(10.0, 1.0, 1e-5), (10.0, 3.0, 1e-5), (80.0, 50.0, 1e-4)]
-)
+@pytest.mark.parametrize(("decay", "spread", "relative"), [(10.0, 1.0, 1e-5), (10.0, 3.0, 1e-5), (80.0, 50.0, 1e-4)])
 def test_equals_the_reference(tokens, decay, spread, relative):
     assert_near_reference(inputs(tokens, decay, spread), relative)
 
