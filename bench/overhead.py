@@ -42,7 +42,10 @@ def plain_loop(table: Table, folders: list[Path]) -> float:
     seed, rounds = int(table["seed"]), int(table["federation.rounds"])
     sites = [read_site(folder, seed=seed, val=data.val, test=data.test) for folder in folders]
     images = [
-        {s: load_split(site, s, data.size, architecture.in_channels, architecture.num_classes) for s in ("train", "val", "test")}
+        {
+            s: load_split(site, s, data.size, architecture.in_channels, architecture.num_classes)
+            for s in ("train", "val", "test")
+        }
         for site in sites
     ]
     model = URWKV.from_architecture(architecture).to(place.device, memory_format=torch.channels_last)
@@ -73,7 +76,12 @@ def plain_loop(table: Table, folders: list[Path]) -> float:
 def local_engine(table: Table, folders: list[Path]) -> float:
     """Seconds of the same federation under the local engine, into a fresh folder."""
     with tempfile.TemporaryDirectory() as out:
-        where = {"run.engine": "local", "run.out": out, "run.sites": str(folders[0].parent), "federation.sites": len(folders)}
+        where = {
+            "run.engine": "local",
+            "run.out": out,
+            "run.sites": str(folders[0].parent),
+            "federation.sites": len(folders),
+        }
         began = time.perf_counter()
         run_local({**table, **where}, len(folders), lambda is_over: wait(is_over))
         return time.perf_counter() - began

@@ -1,6 +1,6 @@
 """Pool the site folders of a run into one site, splits kept: the centralised twin of a federation.
 
-    python bench/pool_sites.py RUN/sites OUT        then: fedurwkv simulate --set data.root=OUT ...
+python bench/pool_sites.py RUN/sites OUT        then: fedurwkv simulate --set data.root=OUT ...
 """
 
 import argparse

@@ -56,7 +56,9 @@ def find_place(settings: PlaceSettings, index: int = 0) -> Place:
     try:
         device = torch.device(name)
     except RuntimeError as error:
-        raise SettingsError(f"train.device = {settings.device!r} is not a device; use auto, cpu, cuda or cuda:N") from error
+        raise SettingsError(
+            f"train.device = {settings.device!r} is not a device; use auto, cpu, cuda or cuda:N"
+        ) from error
     if device.type == "cuda" and (device.index or 0) >= gpus:
         raise SettingsError(f"train.device = {settings.device!r}, but torch sees {gpus} GPUs; use auto or cpu")
     can_bf16 = device.type == "cuda" and torch.cuda.is_bf16_supported()

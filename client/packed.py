@@ -10,7 +10,8 @@ from protocol.packing import Schema
 def schema_of(model: nn.Module) -> Schema:
     """The schema of a network's state dict."""
     return Schema.of(
-        (name, tuple(tensor.shape), str(tensor.dtype).removeprefix("torch.")) for name, tensor in model.state_dict().items()
+        (name, tuple(tensor.shape), str(tensor.dtype).removeprefix("torch."))
+        for name, tensor in model.state_dict().items()
     )
 
 

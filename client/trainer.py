@@ -101,7 +101,9 @@ class Trainer:
 
     def _accept(self, task: Task) -> None:
         if task.schema != self.schema.hash:
-            raise RoundError("the server's model has another schema than this site's network: code or settings differ")
+            raise RoundError(
+                "the server's model has another schema than this site's network: code or settings differ"
+            )
         load_packed(self.model, self.schema, task.model)
 
     def _evaluate(self, split: str) -> dict[str, float]:

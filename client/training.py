@@ -119,5 +119,7 @@ def train(
             steps += 1
     mean = loss_sum.item() / len(images)
     if not math.isfinite(mean):
-        raise RoundError(f"training diverged in round {span.round}: the loss is {mean}; lower train.lr ({settings.lr})")
+        raise RoundError(
+            f"training diverged in round {span.round}: the loss is {mean}; lower train.lr ({settings.lr})"
+        )
     return mean, steps

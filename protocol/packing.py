@@ -85,6 +85,4 @@ class Schema:
         return {tensor.name: view for tensor, view in zip(self.tensors, views, strict=True)}
 
     def _views(self, flat: npt.NDArray[np.uint8]) -> list[npt.NDArray[Any]]:
-        return [
-            flat[t.offset : t.offset + t.nbytes].view(np.dtype(t.dtype)).reshape(t.shape) for t in self.tensors
-        ]
+        return [flat[t.offset : t.offset + t.nbytes].view(np.dtype(t.dtype)).reshape(t.shape) for t in self.tensors]

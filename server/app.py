@@ -16,7 +16,15 @@ from urwkv import URWKV, Architecture
 
 app = ServerApp()
 
-MAY_CHANGE = ("run.", "tracking.", "federation.deadline", "federation.sites", "train.device", "data.root", "overrides")
+MAY_CHANGE = (
+    "run.",
+    "tracking.",
+    "federation.deadline",
+    "federation.sites",
+    "train.device",
+    "data.root",
+    "overrides",
+)
 """Settings that a resumed run may have otherwise than the run it goes on with: they do not touch the weights."""
 
 

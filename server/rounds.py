@@ -20,7 +20,7 @@ from server.exchange import exchange
 from server.gate import Gate, QuarantineError
 from server.journal import Arrays, Journal, State
 from server.roster import Roster, call_roll, sample
-from server.scores import pooled, record, split_wait, unscored, worst
+from server.scores import book, pooled, record, unscored, worst
 from server.settings import FederationSettings
 from server.status import Status
 from strategies import Update
@@ -87,14 +87,14 @@ class Federation:
         asked = sample(self.roster, self.settings.fraction, self.seed, number)
         answers = Answers()
         model = self.strategy.aggregate(state.model, self._updates(number, asked, answers))
-        aggregated = time.perf_counter() - began - answers.waited
+        exchanged = time.perf_counter() - began
         if number > 1:
             self._score(number - 1, answers.replies)
         state.model, state.round, state.strategy = model, number, self.strategy.state
         entry = record(number, answers.replies, answers.failed, time.perf_counter() - began)
         state.history.append(entry | {"bytes_down": answers.bytes_down, "bytes_up": answers.bytes_up})
         state.stopped_early = 0 < self.settings.patience <= number - 1 - state.best_round
-        self._spend(answers, aggregated)
+        self._spend(answers, exchanged)
         self.journal.write(state)
 
     def _updates(self, number: int, asked: Roster, answers: Answers) -> Iterator[Update]:
@@ -184,11 +184,11 @@ class Federation:
             answers.replies[reply.site] = reply
         return answers
 
-    def _spend(self, answers: Answers, aggregated: float = 0.0) -> None:
+    def _spend(self, answers: Answers, exchanged: float | None = None) -> None:
         """Book the wall time since the last booking by what it went to."""
         now = time.perf_counter()
         total, self._marked = now - self._marked, now
-        parts = split_wait(answers.waited, answers.replies.values()) | {"aggregate": aggregated}
-        parts |= {"other": max(0.0, total - answers.waited - aggregated), "total": total}
+        exchanged = answers.waited if exchanged is None else exchanged
+        parts = book(total, exchanged, exchanged - answers.waited, answers.replies.values())
         for name, value in parts.items():
             self.state.seconds[name] = self.state.seconds.get(name, 0.0) + value

@@ -6,6 +6,9 @@ from typing import Any
 
 from protocol.messages import Reply
 
+CLOCKS = 0.05
+"""How far, as a share of the wait, the sites' clocks may disagree with the server's before a lane is added."""
+
 
 def pooled(replies: Collection[Reply], split: str, metric: str) -> float | None:
     """The mean of a per-image metric over the images of all sites; None when no site has images there."""
@@ -22,7 +25,9 @@ def worst(replies: Collection[Reply], split: str, metric: str) -> float | None:
 
 def record(number: int, replies: Mapping[str, Reply], failed: Mapping[str, str], seconds: float) -> dict[str, Any]:
     """The record of a round as result.json has it, its model not scored yet."""
-    sites = {name: {**unscored(), "loss": r.scalars["train.loss"], "seconds": computed(r)} for name, r in replies.items()}
+    sites = {
+        name: {**unscored(), "loss": r.scalars["train.loss"], "seconds": computed(r)} for name, r in replies.items()
+    }
     return {
         "round": number,
         "global_dice": None,
@@ -44,13 +49,22 @@ def computed(reply: Reply) -> float:
     return sum(value for name, value in reply.scalars.items() if name.startswith("seconds."))
 
 
-def split_wait(waited: float, replies: Collection[Reply]) -> dict[str, float]:
-    """What the seconds of waiting for the replies went to: `train`, `evaluate` and `transfer`.
+def book(total: float, exchange: float, aggregated: float, replies: Collection[Reply]) -> dict[str, float]:
+    """What the wall seconds of a round went to; the parts add up to `total`.
 
-    Sites that computed side by side count as lanes, the fewest in which their work fits into the wait; what
-    the lanes leave over is transfer (and idleness).
+    Sites that computed side by side count as lanes, the fewest into which their work fits; what the lanes leave
+    of the exchange is aggregation, as far as it was not hidden behind computing, and transfer (with idleness).
+
+    Args:
+        total: wall seconds to account for.
+        exchange: those from the first message sent to the last reply aggregated.
+        aggregated: those of the exchange in which the server gated and summed.
+        replies: the replies that count.
     """
     work = sum(computed(reply) for reply in replies)
-    lanes = max(1, math.ceil(work / waited)) if waited else 1
-    train = sum(reply.scalars.get("seconds.train", 0.0) for reply in replies)
-    return {"train": train / lanes, "evaluate": (work - train) / lanes, "transfer": max(0.0, waited - work / lanes)}
+    lanes = max(1, math.ceil(work / exchange - CLOCKS)) if exchange else 1
+    train = sum(reply.scalars.get("seconds.train", 0.0) for reply in replies) / lanes
+    idle = max(0.0, exchange - work / lanes)
+    parts = {"train": train, "evaluate": work / lanes - train, "aggregate": min(aggregated, idle)}
+    parts["transfer"] = idle - parts["aggregate"]
+    return parts | {"other": max(0.0, total - sum(parts.values())), "total": total}

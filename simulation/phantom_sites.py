@@ -14,7 +14,7 @@ from simulation.writing import Row, write_csv
 SHIFT = 0.5
 """Strength of the phantoms' own machines, to which `data.appearance` is added."""
 
-RADIUS = (0.24, 0.52)
+RADIUS = (0.28, 0.56)
 """Bounds of the lesions' mean radius, as a share of half the side, over all sites."""
 
 MOST_PICTURES = 3

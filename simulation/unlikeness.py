@@ -7,7 +7,7 @@ from pathlib import Path
 import numpy as np
 import numpy.typing as npt
 from PIL import Image
-from scipy.spatial.distance import jensenshannon
+from scipy.special import rel_entr
 
 from client.images import read_image, read_values
 from client.site import Case, Site, read_site
@@ -80,15 +80,13 @@ def describe(folders: Sequence[Path], *, seed: int, val: float, test: float) -> 
     lesion_distances, brightness_distances = distances(sizes, owner), distances(greys, owner)
     weights = np.bincount(owner) / len(owner)
     rng = np.random.default_rng(0)
+    facts = []
+    for number, site in enumerate(sites):
+        own = owner == number
+        apart = float(lesion_distances[number]), float(brightness_distances[number])
+        facts.append(_facts(site, lesions[own], sizes[own], greys[own], *apart))
     return Unlikeness(
-        sites=[
-            _facts(
-                site, lesions[owner == i], sizes[owner == i], greys[owner == i], lesion_distance, brightness_distance
-            )
-            for i, (site, lesion_distance, brightness_distance) in enumerate(
-                zip(sites, lesion_distances.tolist(), brightness_distances.tolist(), strict=True)
-            )
-        ],
+        sites=facts,
         edges=[*edges.tolist(), 1.0],
         lesion=float(weights @ lesion_distances),
         lesion_by_chance=by_chance(sizes, owner, rng),
@@ -105,7 +103,13 @@ def distances(histograms: Array, owner: npt.NDArray[np.intp]) -> Array:
         owner: (N,), the number of the site of each picture.
     """
     pool = histograms.sum(axis=0)
-    return np.array([jensenshannon(histograms[owner == i].sum(axis=0), pool, base=2) for i in range(owner.max() + 1)])
+    sums = np.array([histograms[owner == site].sum(axis=0) for site in range(owner.max() + 1)])
+    p, q = sums / sums.sum(axis=1, keepdims=True), pool / pool.sum()
+    middle = (p + q) / 2
+    divergence = (rel_entr(p, middle) + rel_entr(q, middle)).sum(axis=1) / (2 * np.log(2))
+    # rounding can leave equal distributions a hair below 0
+    distance: Array = np.sqrt(divergence.clip(0))
+    return distance
 
 
 def by_chance(histograms: Array, owner: npt.NDArray[np.intp], rng: np.random.Generator) -> float:

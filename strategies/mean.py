@@ -102,4 +102,4 @@ def check_fits(x: Arrays, update: Update) -> None:
 
 def like(x: Arrays, arrays: Arrays) -> dict[str, npt.NDArray[Any]]:
     """`arrays` in the dtypes of x."""
-    return {name: arrays[name].astype(x[name].dtype) for name in x}
+    return {name: np.asarray(arrays[name], x[name].dtype) for name in x}

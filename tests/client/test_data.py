@@ -111,10 +111,29 @@ def test_the_data_are_not_changed() -> None:
     assert np.array_equal(images.masks, some(12).masks)
 
 
-def test_a_consumer_may_stop_early() -> None:
-    before = threading.active_count()
-    stream = batches(some(200), 2, 0, augment=True)
+def test_no_two_batches_are_augmented_alike() -> None:
+    one = np.random.default_rng(0).integers(0, 256, (1, 32, 32, 3), dtype=np.uint8)
+    same = Images(np.repeat(one, 12, axis=0), np.zeros((12, 32, 32), np.uint8), tuple(map(str, range(12))))
+    made = [image.numpy().tobytes() for image, _ in epoch(same, 3, 0, True)]
+    assert len(set(made)) == 4
+
+
+def test_a_consumer_that_stops_early_leaves_no_work_behind(monkeypatch: pytest.MonkeyPatch) -> None:
+    made, go_on = [], threading.Event()
+
+    def make(images: Images, rows: np.ndarray, *_: object) -> data.Batch:
+        made.append(rows)
+        if len(made) > 1:
+            go_on.wait(10)
+        return torch.from_numpy(images.images[rows]), torch.from_numpy(images.masks[rows])
+
+    data._pool.cache_clear()
+    monkeypatch.setattr(data, "THREADS", 1)
+    monkeypatch.setattr(data, "_make_batch", make)
+    stream = batches(some(40), 2, 0, augment=True)
     next(stream)
     stream.close()
-    assert threading.active_count() <= before + data.THREADS
-    assert len(epoch(some(8), 4, 0, True)) == 2
+    go_on.set()
+    data._pool().shutdown()
+    data._pool.cache_clear()
+    assert len(made) <= 2

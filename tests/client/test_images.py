@@ -104,7 +104,7 @@ def test_files_that_cannot_be_read(tmp_path: Path) -> None:
 
 def test_channels_that_no_image_has(tmp_path: Path) -> None:
     path = save(tmp_path / "a.png", np.zeros((4, 4), np.uint8))
-    with pytest.raises(DataError, match="model.in_channels = 2 must be 1 or 3"):
+    with pytest.raises(DataError, match=r"model\.in_channels = 2 must be 1 or 3"):
         read_image(path, 2)
 
 
@@ -119,7 +119,8 @@ def test_a_case_is_stretched_to_the_square(tmp_path: Path) -> None:
     assert image[:, 0].tolist() == [[0] * 3] * 10
     assert image[:, 9].tolist() == [[200] * 3] * 10
     assert read_case(made, 32, 1, 1)[0].shape == (32, 32, 1)
-    assert set(np.unique(read_case(made, 33, 1, 1)[1])) == {0, 1}
+    save(tmp_path / "m.png", labels * 3)
+    assert set(np.unique(read_case(made, 33, 1, 4)[1])) == {0, 3}
 
 
 def test_a_mask_of_another_size(tmp_path: Path) -> None:

@@ -18,7 +18,13 @@ from tests.client.phantoms import small, small_sites
 from urwkv import URWKV
 from urwkv.losses import segmentation_loss
 
-FULL_BATCH = {"train_epochs": 1, "train_batch": 1000, "train_optimizer": "sgd", "train_lr": 0.1, "train_augment": False}
+FULL_BATCH = {
+    "train_epochs": 1,
+    "train_batch": 1000,
+    "train_optimizer": "sgd",
+    "train_lr": 0.1,
+    "train_augment": False,
+}
 FULL_BATCH |= {"train_schedule": "constant", "train_weight_decay": 0.0}
 
 
@@ -48,7 +54,13 @@ def test_the_model_is_evaluated_as_it_came_before_it_is_trained(tmp_path: Path) 
         assert trained.scalars[name] == evaluated.scalars[name]
     assert trained.model != task.model
     assert evaluated.model == b""
-    assert {"seconds.read", "seconds.load", "seconds.evaluate", "seconds.train", "seconds.pack"} <= trained.scalars.keys()
+    assert {
+        "seconds.read",
+        "seconds.load",
+        "seconds.evaluate",
+        "seconds.train",
+        "seconds.pack",
+    } <= trained.scalars.keys()
 
 
 def test_surface_metrics_come_with_the_test_split(tmp_path: Path) -> None:

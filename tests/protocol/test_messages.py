@@ -6,7 +6,9 @@ from protocol.messages import Reply, Task, read_reply, read_task, reply_content,
 
 def test_a_task_survives_flowers_records() -> None:
     task = Task("train", 3, "abc", b"\x00model\xff", "val")
-    assert read_task("train", task_content(task), {"seed": 1}) == Task("train", 3, "abc", b"\x00model\xff", "val", {"seed": 1})
+    assert read_task("train", task_content(task), {"seed": 1}) == Task(
+        "train", 3, "abc", b"\x00model\xff", "val", {"seed": 1}
+    )
 
 
 def test_a_reply_survives_flowers_records() -> None:

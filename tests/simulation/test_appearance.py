@@ -21,6 +21,11 @@ def test_the_seeds_decide_machine_and_noise() -> None:
     assert not np.array_equal(machine.apply(IMAGE, seed=1), machine.apply(IMAGE, seed=2))
 
 
+def test_machines_brighten_and_darken() -> None:
+    gammas = [Appearance.draw(1.0, seed).gamma for seed in range(20)]
+    assert min(gammas) < 0.8 < 1.25 < max(gammas)
+
+
 def test_gamma_and_gains_by_hand() -> None:
     grey = np.full((8, 8, 3), 128, np.uint8)
     seen = Appearance(gamma=2.0, gains=(1.0, 0.5, 2.0), noise=0.0, blur=0.0).apply(grey, seed=0)

@@ -117,7 +117,10 @@ def test_unknown_words(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("broken", "words"),
     [
-        ("Dataset_BUSI_with_GT/benign/benign (3)_mask.png", r"benign \(3\)\.png has no mask 'benign \(3\)_mask\.png'"),
+        (
+            "Dataset_BUSI_with_GT/benign/benign (3)_mask.png",
+            r"benign \(3\)\.png has no mask 'benign \(3\)_mask\.png'",
+        ),
         ("Kvasir-SEG/masks/cju4.jpg", r"cju4\.jpg has no mask .*masks/cju4"),
         ("busi/near_duplicates.csv", r"near_duplicates\.csv is missing"),
     ],

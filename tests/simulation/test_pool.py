@@ -44,10 +44,12 @@ def test_a_plain_folder_with_its_csv(tmp_path: Path) -> None:
         ("p1", "b", "val", True),
         ("p2", "a", "train", True),
     ]
-    with pytest.raises(SettingsError, match="data.datasets = 'busi', but .* holds plain images/ and masks/"):
+    with pytest.raises(SettingsError, match=r"data\.datasets = 'busi', but .* holds plain images/ and masks/"):
         read_pool(tmp_path / "mine", "busi")
 
 
 def test_nothing_to_read(tmp_path: Path) -> None:
-    with pytest.raises(DataError, match="holds no sites, no images/ and masks/, and no public data set .busi, kvasir,"):
+    with pytest.raises(
+        DataError, match=r"holds no sites, no images/ and masks/, and no public data set \(busi, kvasir,"
+    ):
         read_pool(tmp_path, "auto")

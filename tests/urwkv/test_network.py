@@ -1,5 +1,6 @@
 import pytest
 import torch
+import torch.nn.functional as F
 from torch import nn
 
 from urwkv import URWKV, Architecture
@@ -34,6 +35,21 @@ def test_parameter_counts(words, parameters):
 def test_any_height_and_width(side):
     model = URWKV(variant="small", norm="group", in_channels=2, num_classes=3)
     assert model(torch.randn(2, 2, *side)).shape == (2, 3, *side)
+
+
+def test_the_stages_are_joined_as_in_the_table():
+    model = URWKV(variant="small", norm="group")
+    images = torch.randn(1, 3, 32, 48)
+    skip1 = model.down[0](model.stem(images))
+    skip2 = model.down[1](F.max_pool2d(skip1, 2))
+    skip3 = model.down[2](F.max_pool2d(skip2, 2))
+    skip4 = model.down[3](F.max_pool2d(skip3, 2))
+    assert [skip.shape[1] for skip in (skip1, skip2, skip3, skip4)] == [8, 16, 32, 64]
+    x = model.darm(model.deep(F.max_pool2d(skip4, 2)))
+    assert x.shape == (1, 128, 2, 3)
+    for i, skip in enumerate((skip4, skip3, skip2, skip1)):
+        x = model.fuse[i](torch.cat([skip, model.up[i](x)], dim=1))
+    torch.testing.assert_close(model(images), model.head(x))
 
 
 def test_padding_repeats_the_edge_and_is_cropped():

@@ -90,11 +90,11 @@ class _OneSided:
         self.weigh, self.weigh_back = torch.exp(exponent), torch.exp(w - exponent)
 
     def before(self, x: Tensor) -> Tensor:
-        weighed = x * self.weigh
-        sums = torch.empty_like(weighed)
+        upto = (x * self.weigh).cumsum_(dim=-2)
+        sums = torch.empty_like(upto)
         sums[..., :1, :] = 0  # nothing is before the first token
-        torch.cumsum(weighed[..., :-1, :], dim=-2, out=sums[..., 1:, :])
-        return sums.mul_(self.weigh_back)
+        torch.mul(upto[..., :-1, :], self.weigh_back[..., 1:, :], out=sums[..., 1:, :])
+        return sums
 
     def after(self, x: Tensor) -> Tensor:
         return self.before(x.flip(-2)).flip(-2)
