@@ -4,6 +4,7 @@ Either runs the same `server.app:app` and `client.app:app`; the server works bes
 run's folder meanwhile.
 """
 
+import os
 import threading
 from collections.abc import Callable
 from typing import Any
@@ -26,16 +27,38 @@ ENGINES = ("local", "ray")
 SERVER_NODE = 0
 
 
+def lanes(table: Table, sites: int) -> int:
+    """How many sites compute side by side on this machine: one a GPU, or on the CPU one a core.
+
+    Small networks gain little from a second thread and lose much when it waits for a busy core, so cores go to
+    sites first and to threads within a site (`train.threads`) only when there are more cores than sites.
+    """
+    name = str(table["train.device"])
+    gpus = torch.cuda.device_count() if torch.cuda.is_available() and name != "cpu" else 0
+    if gpus:
+        return min(sites, gpus) if name == "auto" else 1
+    threads = int(table["train.threads"])
+    return min(sites, cores() // threads if 0 < threads <= cores() else cores())
+
+
+def threads_a_site(table: Table, sites: int) -> int:
+    """CPU threads of each site's torch: as set, or this machine's cores divided among the lanes."""
+    return int(table["train.threads"]) or max(1, cores() // lanes(table, sites))
+
+
+def cores() -> int:
+    """The cores that this process may use."""
+    return len(os.sched_getaffinity(0))
+
+
 def run_local(table: Table, sites: int, watch: Watch) -> None:
-    """Run the federation in this process, one thread a device, with the server in a thread of its own.
+    """Run the federation in this process, one thread a lane, with the server in a thread of its own.
 
     Raises:
         FedURWKVError: what the server app raised.
         KeyboardInterrupt: the caller interrupted `watch`; server and trainers have stopped by then.
     """
-    auto = table["train.device"] == "auto"
-    devices = max(1, torch.cuda.device_count()) if auto and torch.cuda.is_available() else 1
-    grid = LocalGrid(client_app, sites, min(devices, sites), dict(table))
+    grid = LocalGrid(client_app, sites, lanes(table, sites), dict(table))
     server = _Server(lambda: server_app(grid, Context(RUN_ID, SERVER_NODE, {}, RecordDict(), dict(table))))
     server.start()
     try:

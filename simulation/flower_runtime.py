@@ -85,9 +85,9 @@ class FlowerRuntime:
         Raises:
             RunError: Flower refused it.
         """
-        gpus = torch.cuda.device_count() if torch.cuda.is_available() else 0
-        cores = os.cpu_count() or 1
-        federation = f"num-supernodes={sites} client-resources-num-cpus={max(1, cores // max(1, gpus))}"
+        cores = len(os.sched_getaffinity(0))
+        gpus = torch.cuda.device_count() if torch.cuda.is_available() and table["train.device"] != "cpu" else 0
+        federation = f"num-supernodes={sites} client-resources-num-cpus={table['train.threads']}"
         federation += f" client-resources-num-gpus={1.0 if gpus else 0.0} init-args-num-cpus={cores}"
         config = self.home / "run.toml"
         config.write_text(f"overrides = {json.dumps(json.dumps(table))}\n")

@@ -1,8 +1,8 @@
 """LocalGrid: Flower's Grid within one process, the fastest way to run a federation on one machine.
 
 Messages pass by reference, nothing is serialised, and each site's trainer keeps its data and network on its
-device from round to round. One thread works for each device; site number i belongs to device i modulo their
-number, so a site always computes on the same one.
+device from round to round. One thread works for each lane, a GPU or some cores; site number i belongs to lane i
+modulo their number, so a site always computes on the same one.
 """
 
 import itertools
@@ -32,18 +32,18 @@ class LocalGrid(Grid):
     """Nodes 1 to `sites`, each a ClientApp call in this process.
 
     Args:
-        app: the client app; it is called in the thread of the site's device.
+        app: the client app; it is called in the thread of the site's lane.
         sites: how many nodes.
-        devices: how many threads work side by side.
+        lanes: how many threads work side by side.
         settings: the run's table, as every node receives it.
     """
 
-    def __init__(self, app: ClientApp, sites: int, devices: int, settings: UserConfig) -> None:
+    def __init__(self, app: ClientApp, sites: int, lanes: int, settings: UserConfig) -> None:
         TaskIdentity.run_id, TaskIdentity.node_id, TaskIdentity.task_id = RUN_ID, SUPERLINK_NODE_ID, 1
         self._app = app
         self._run = Run.create_empty(RUN_ID)
         self._contexts = {node: _context(node, sites, settings) for node in range(1, sites + 1)}
-        self._queues: list[queue.SimpleQueue[Message | None]] = [queue.SimpleQueue() for _ in range(devices)]
+        self._queues: list[queue.SimpleQueue[Message | None]] = [queue.SimpleQueue() for _ in range(lanes)]
         self._replies: dict[str, Message] = {}
         self._lock = threading.Lock()
         self._closed = threading.Event()
@@ -80,8 +80,8 @@ class LocalGrid(Grid):
         ids = []
         for message in messages:
             _name(message, f"task-{next(self._ids)}")
-            device = (message.metadata.dst_node_id - 1) % len(self._queues)
-            self._queues[device].put(message)
+            lane = (message.metadata.dst_node_id - 1) % len(self._queues)
+            self._queues[lane].put(message)
             ids.append(message.metadata.message_id)
         return ids
 

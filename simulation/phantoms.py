@@ -111,19 +111,19 @@ def _endoscopy(depth: Field, rng: np.random.Generator) -> Field:
     lumen = np.exp(-((away / rng.uniform(0.3, 0.5)) ** 2))
     # folds are rings around the lumen: bright crests with a sharp dark side
     phase = (away * rng.uniform(2.0, 3.2) + rng.uniform()) % 1.0
-    folds = 0.16 * np.exp(-(((phase - 0.55) / 0.18) ** 2)) - 0.16 * np.exp(-(((phase - 0.85) / 0.07) ** 2))
+    folds = 0.16 * np.exp(-(((phase - 0.55) / 0.18) ** 2)) - 0.13 * np.exp(-(((phase - 0.85) / 0.07) ** 2))
     vessels = np.exp(-((_noise(rng, side, 9) / 0.09) ** 2)) * (_noise(rng, side, 4) > 0.2)
     light = 0.72 + folds - 0.5 * lumen + 0.05 * _noise(rng, side, 5) - 0.1 * vessels
     # a polyp is a dome: lit from the endoscope at the centre of the picture, dark in its own shade
     dome = np.sqrt((1.0 - depth.clip(0, 1) ** 2).clip(0))
     slope_y, slope_x = np.gradient(gaussian_filter(dome, side / 64.0))
     facing = -(slope_x * x + slope_y * y) * side / 6.0
-    polyp = 0.66 + 0.16 * dome + 0.35 * facing.clip(-0.5, 0.5) + 0.05 * _noise(rng, side, 14)
+    polyp = 0.72 + 0.18 * dome + 0.35 * facing.clip(-0.5, 0.5) + 0.05 * _noise(rng, side, 14)
     shade = 0.35 * np.exp(-(((depth - 1.08) / 0.1) ** 2)) * (1.0 - inside)
     light = (light - shade) * (1.0 - inside) + polyp * inside
     red = rng.uniform(0.85, 1.0)
     mucosa = np.array([red, rng.uniform(0.42, 0.55), rng.uniform(0.3, 0.42)], np.float32)
-    flesh = np.array([red, rng.uniform(0.36, 0.62), rng.uniform(0.32, 0.5)], np.float32)
+    flesh = np.array([red, rng.uniform(0.44, 0.66), rng.uniform(0.36, 0.54)], np.float32)
     colour = mucosa * (1.0 - inside[..., None]) + flesh * inside[..., None]
     picture = light[..., None] * colour
     wet = _noise(rng, side, 22) + 0.8 * dome * inside

@@ -17,7 +17,7 @@ from protocol.settings import Table, Value, choose, dump, load_scenario, parse_a
 from server import tracking
 from server.journal import Journal
 from server.tracking import TrackingSettings
-from simulation.engines import ENGINES, run_local, run_ray
+from simulation.engines import ENGINES, run_local, run_ray, threads_a_site
 from simulation.overlays import make_overlays
 from simulation.progress import watch
 from simulation.report import write_report
@@ -70,6 +70,7 @@ def _federate(run: Path, table: Table, sites: list[Path], engine: str, resume: b
         "run.sites": str(sites[0].parent),
         "run.resume": resume,
         "federation.sites": len(sites),
+        "train.threads": threads_a_site(table, len(sites)),
     }
     (run / "status.json").unlink(missing_ok=True)
     rounds = int(table["federation.rounds"])

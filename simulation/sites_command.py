@@ -4,6 +4,7 @@ import dataclasses
 import json
 from pathlib import Path
 
+from rich import box
 from rich.console import Console
 from rich.table import Table as RichTable
 
@@ -74,9 +75,9 @@ def _verdict(facts: Unlikeness) -> str:
 
 
 def _show(facts: Unlikeness, console: Console) -> None:
-    table = RichTable(title="sites", title_justify="left")
+    table = RichTable(box=box.SIMPLE_HEAD)
     for heading in HEADS:
-        table.add_column(heading, justify="left" if heading == "site" else "right")
+        table.add_column(heading, justify="left" if heading == "site" else "right", no_wrap=heading == "site")
     *rows, total = _rows(facts)
     for row in rows:
         table.add_row(*row)

@@ -24,7 +24,7 @@ def test_every_node_answers_its_own_message() -> None:
     assert sorted(reply.content["answer"]["site"] for reply in replies) == [0, 1, 2, 3]
 
 
-def test_a_site_always_computes_on_the_same_device() -> None:
+def test_a_site_always_computes_in_the_same_lane() -> None:
     grid = LocalGrid(echo, 4, 2, {})
     threads: dict[int, set[str]] = {}
     for _ in range(3):
@@ -35,7 +35,7 @@ def test_a_site_always_computes_on_the_same_device() -> None:
     assert threads[0] == threads[2] != threads[1] == threads[3]
 
 
-def test_devices_work_side_by_side() -> None:
+def test_lanes_work_side_by_side() -> None:
     together = threading.Barrier(2, timeout=10)
 
     def meet(message: Message, context: Context) -> Message:
