@@ -21,7 +21,8 @@ def main() -> None:
     for site in sorted(path for path in words.sites.iterdir() if (path / "images").is_dir()):
         for row in csv.DictReader((site / "site.csv").open()):
             name = f"{site.name}-{row['name']}"
-            rows.append({**row, "name": name, "patient": f"{site.name}-{row['patient']}"})
+            patient = row["patient"] and f"{site.name}-{row['patient']}"
+            rows.append({**row, "name": name, "patient": patient})
             for folder in ("images", "masks"):
                 (source,) = (site / folder).glob(f"{row['name']}.*")
                 shutil.copy(source, pooled / folder / f"{name}{source.suffix}")

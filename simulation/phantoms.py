@@ -118,7 +118,7 @@ def _endoscopy(depth: Field, rng: np.random.Generator) -> Field:
     dome = np.sqrt((1.0 - depth.clip(0, 1) ** 2).clip(0))
     slope_y, slope_x = np.gradient(gaussian_filter(dome, side / 64.0))
     facing = -(slope_x * x + slope_y * y) * side / 6.0
-    polyp = 0.72 + 0.18 * dome + 0.35 * facing.clip(-0.5, 0.5) + 0.05 * _noise(rng, side, 14)
+    polyp = 0.72 + 0.18 * dome + 0.35 * facing.clip(-0.5, 0.5) + 0.09 * _noise(rng, side, 18)
     shade = 0.35 * np.exp(-(((depth - 1.08) / 0.1) ** 2)) * (1.0 - inside)
     light = (light - shade) * (1.0 - inside) + polyp * inside
     red = rng.uniform(0.85, 1.0)

@@ -1,6 +1,6 @@
 """Every setting of a simulation checked before anything is made, so that a wrong word costs a second, not a round."""
 
-from client.device import PlaceSettings
+from client.device import PlaceSettings, find_place
 from client.trainer import SiteData
 from client.training import TrainSettings
 from protocol.errors import SettingsError
@@ -22,11 +22,11 @@ def check_settings(table: Table) -> DataSettings:
         ("model", Architecture),
         ("federation", FederationSettings),
         ("train", TrainSettings),
-        ("train", PlaceSettings),
         ("tracking", TrackingSettings),
         ("data", SiteData),
     ):
         section(table, prefix, cls)
+    find_place(section(table, "train", PlaceSettings))
     make_strategy(table)
     if table["privacy.epsilon"]:
         raise SettingsError(

@@ -75,9 +75,10 @@ def _verdict(facts: Unlikeness) -> str:
 
 
 def _show(facts: Unlikeness, console: Console) -> None:
-    table = RichTable(box=box.SIMPLE_HEAD)
+    # narrow enough for a terminal of 80 columns
+    table = RichTable(box=box.SIMPLE_HEAD, padding=(0, 1, 0, 0), pad_edge=False)
     for heading in HEADS:
-        table.add_column(heading, justify="left" if heading == "site" else "right", no_wrap=heading == "site")
+        table.add_column(heading.replace(" ", "\n"), justify="left" if heading == "site" else "right", no_wrap=True)
     *rows, total = _rows(facts)
     for row in rows:
         table.add_row(*row)

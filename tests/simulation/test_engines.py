@@ -1,0 +1,45 @@
+from pathlib import Path
+
+import pytest
+from rich.console import Console
+from safetensors.numpy import load_file
+
+from protocol.errors import RoundError
+from protocol.settings import resolve
+from simulation.engines import cores, lanes, threads_a_site
+from simulation.simulate import simulate
+from tests.client.phantoms import SMALL
+
+SETS = [f"{key}={value}" for key, value in SMALL.items()]
+
+
+def run(out: Path, engine: str, *sets: str) -> dict[str, bytes]:
+    """The last and the best weights of a tiny federation, by file and tensor."""
+    simulate(None, engine, [*SETS, *sets], out, False, Console(quiet=True))
+    return {
+        f"{file}/{name}": array.tobytes()
+        for file in ("last", "model")
+        for name, array in load_file(out / f"{file}.safetensors").items()
+    }
+
+
+@pytest.mark.parametrize("norm", ["group", "batch"])
+def test_local_equals_ray_bit_for_bit(tmp_path: Path, norm: str) -> None:
+    local = run(tmp_path / "local", "local", f"model.norm={norm}")
+    ray = run(tmp_path / "ray", "ray", f"model.norm={norm}")
+    assert local.keys() == ray.keys()
+    assert [name for name in local if local[name] != ray[name]] == []
+
+
+def test_what_the_server_app_raises_on_ray_reaches_the_caller(tmp_path: Path) -> None:
+    with pytest.raises(RoundError, match=r"round 1 has 0 valid replies.*diverged.*lower train\.lr"):
+        run(tmp_path / "out", "local", "train.optimizer=sgd", "train.lr=1e20", "train.epochs=2")
+
+
+def test_cores_go_to_sites_first_and_to_threads_when_there_are_more() -> None:
+    on_cpu = {"train.device": "cpu"}
+    assert lanes(resolve(on_cpu), 1) == 1
+    assert threads_a_site(resolve(on_cpu), 1) == cores()
+    assert lanes(resolve(on_cpu), 10 * cores()) == cores()
+    assert threads_a_site(resolve(on_cpu), 10 * cores()) == 1
+    assert lanes(resolve(on_cpu, {"train.threads": cores()}), 10) == 1
