@@ -123,8 +123,8 @@ def _endoscopy(depth: Field, rng: np.random.Generator) -> Field:
     light = (light - shade) * (1.0 - inside) + polyp * inside
     red = rng.uniform(0.85, 1.0)
     mucosa = np.array([red, rng.uniform(0.42, 0.55), rng.uniform(0.3, 0.42)], np.float32)
-    flesh = np.array([red, rng.uniform(0.44, 0.66), rng.uniform(0.36, 0.54)], np.float32)
-    colour = mucosa * (1.0 - inside[..., None]) + flesh * inside[..., None]
+    paler = np.array([1.0, rng.uniform(1.1, 1.4), rng.uniform(1.15, 1.5)], np.float32)
+    colour = mucosa * (1.0 - inside[..., None]) + mucosa * paler * inside[..., None]
     picture = light[..., None] * colour
     wet = _noise(rng, side, 22) + 0.8 * dome * inside
     shine = (gaussian_filter((wet > 2.3).astype(np.float32), 0.5) * light).clip(0, 1)

@@ -72,6 +72,8 @@ class Architecture:
 class URWKV(nn.Module):
     """The network: images (B, in_channels, H, W) to logits (B, num_classes, H, W), any H and W.
 
+    Base has 2,977,313 parameters (2,827,297 with sase "simple"), small 466,865, at 3 channels and 1 class.
+
     The arguments are the fields of `Architecture`, which is kept as `.architecture`. Sides that are not
     multiples of 16 are padded, at the right and below, by repeating the edge, and the logits cropped back.
 
@@ -112,7 +114,8 @@ class URWKV(nn.Module):
 
     def forward(self, images: Tensor) -> Tensor:
         height, width = images.shape[-2:]
-        x = self.stem(F.pad(images, (0, -width % STRIDE, 0, -height % STRIDE), mode="replicate"))
+        missing = (0, -width % STRIDE, 0, -height % STRIDE)
+        x = self.stem(F.pad(images, missing, mode="replicate") if any(missing) else images)
         skips = []
         for stage in self.down:
             skips.append(stage(x))
