@@ -106,9 +106,7 @@ def main() -> None:
     parser.add_argument("--set", dest="sets", action="append", default=[])
     parser.add_argument("--repeat", type=int, default=3)
     words = parser.parse_args()
-    table = resolve(
-        load_scenario(words.scenario) if words.scenario else {}, dict(map(parse_assignment, words.sets))
-    )
+    table = resolve(load_scenario(words.scenario) if words.scenario else {}, dict(map(parse_assignment, words.sets)))
     settings = check_settings(table)
     with tempfile.TemporaryDirectory() as work:
         folders = make_sites(settings, int(table["seed"]), Path(work) / "sites")

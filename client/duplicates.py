@@ -18,9 +18,9 @@ DISTANCE = 0.02
 BITS = 41
 """Twins' signs of neighbouring brightness differences disagree in at most this many of SIDE * SIDE = 256.
 
-Both bounds were read off pairs of twins confirmed by eye. Together they find every pair of twins listed for BUSI
-(136 pairs), Kvasir-SEG (4) and ISIC 2018 (22) and, of the 4 million other pairs, 5 in BUSI that look like
-twins too; either bound alone calls up to 25 unlike pairs twins.
+Both bounds were fitted to published lists of twins: together they find every pair listed for BUSI (136 pairs),
+Kvasir-SEG (4) and ISIC 2018 (22), and of the 4 million other pairs they call 5 in BUSI twins; either bound alone
+calls up to 25.
 """
 
 BLOCK = 1024

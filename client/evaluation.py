@@ -14,9 +14,7 @@ BATCH = 32
 
 
 @torch.inference_mode()
-def evaluate(
-    model: nn.Module, images: Images, num_classes: int, place: Place, *, surfaces: bool
-) -> dict[str, float]:
+def evaluate(model: nn.Module, images: Images, num_classes: int, place: Place, *, surfaces: bool) -> dict[str, float]:
     """Means over the images of a split: loss, Dice, IoU, and the surface metrics where asked for.
 
     Args:

@@ -61,8 +61,8 @@ class Trainer:
         self.architecture = section(settings, "model", Architecture)
         self.strategy = make_strategy(settings)
         self.site = read_site(folder, seed=self.seed, val=self.data.val, test=self.data.test)
-        model = URWKV.from_architecture(self.architecture)
-        self.model = model.to(self.place.device, memory_format=torch.channels_last)
+        model = URWKV.from_architecture(self.architecture).to(self.place.device)
+        self.model = model.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
         self.schema = schema_of(self.model)
         self._splits: dict[str, Images] = {}
         self._seconds: dict[str, float] = {}

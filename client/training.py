@@ -10,8 +10,8 @@ from torch import nn
 
 from client.data import Images, batches, normalise
 from client.device import Place
-from protocol.seeds import seed_of
 from protocol.errors import RoundError
+from protocol.seeds import seed_of
 from protocol.settings import require
 from strategies import Strategy
 from urwkv.losses import segmentation_loss
@@ -57,14 +57,11 @@ def learning_rate(settings: TrainSettings, done: float) -> float:
     return settings.lr * 0.5 * (1.0 + math.cos(math.pi * done))
 
 
-def make_optimizer(settings: TrainSettings, model: nn.Module, place: Place) -> torch.optim.Optimizer:
-    """A fresh optimizer over the trainable parameters; fused into few kernels on a GPU."""
+def make_optimizer(settings: TrainSettings, model: nn.Module) -> torch.optim.Optimizer:
+    """A fresh optimizer over the trainable parameters, its step fused into few kernels."""
     weights = [p for p in model.parameters() if p.requires_grad]
-    decay = settings.weight_decay
-    fused = place.device.type == "cuda"
-    if settings.optimizer == "sgd":
-        return torch.optim.SGD(weights, lr=settings.lr, weight_decay=decay, fused=fused)
-    return torch.optim.AdamW(weights, lr=settings.lr, weight_decay=decay, fused=fused)
+    kind = torch.optim.SGD if settings.optimizer == "sgd" else torch.optim.AdamW
+    return kind(weights, lr=settings.lr, weight_decay=settings.weight_decay, fused=True)
 
 
 def train(
@@ -91,7 +88,7 @@ def train(
         RoundError: the loss is not finite, or the round was given up.
     """
     model.train()
-    optimizer = make_optimizer(settings, model, place)
+    optimizer = make_optimizer(settings, model)
     weights = [p for p in model.parameters() if p.requires_grad]
     start = [w.detach().clone() for w in weights] if strategy.corrects_gradients else []
     pinned = place.device.type == "cuda"

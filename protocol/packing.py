@@ -1,7 +1,7 @@
 """A model as one flat array of bytes, and the schema that says what lies where.
 
-Flower's cost on the wire is per tensor, so a model travels as one array plus the hash of its schema. Every
-tensor starts on a 16-byte boundary, sorted by name, little-endian, in C order; both ends derive the schema from their own
+Flower's cost on the wire is per tensor, so a model travels as one array plus the hash of its schema. Tensors are
+sorted by name, each on a 16-byte boundary, little-endian, in C order. Both ends derive the schema from their own
 network, so a differing network is found by comparing two hashes.
 """
 

@@ -25,7 +25,7 @@ MAY_CHANGE = (
     "data.root",
     "overrides",
 )
-"""Settings that a resumed run may have otherwise than the run it goes on with: they touch no weight beyond rounding."""
+"""Settings that a resumed run may have otherwise than before: they touch no weight beyond rounding."""
 
 
 @app.main()

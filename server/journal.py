@@ -115,8 +115,8 @@ class Journal:
         words = _read_words(folder)
         digests = words.pop("digests")
         words.pop("schema")
-        arrays = {key: _read_arrays(folder / f"{key}.safetensors", digests[key]) for key in _ARRAYS}
-        return State(**words, **arrays)
+        words |= {key: _read_arrays(folder / f"{key}.safetensors", digests[key]) for key in _ARRAYS}
+        return State(**words)
 
 
 def read_state(run: Path) -> dict[str, Any]:

@@ -14,6 +14,7 @@ import sys
 import time
 from pathlib import Path
 from types import TracebackType
+from typing import Any
 
 import torch
 
@@ -48,7 +49,7 @@ class FlowerRuntime:
             raise RunError("the ray engine needs Flower's command line: pip install 'flwr[simulation]'")
         port = _free_port()
         self.home.mkdir(parents=True, exist_ok=True)
-        connection = f'[superlink]\ndefault = "fedurwkv"\n\n[superlink.fedurwkv]\naddress = "127.0.0.1:{port}"\ninsecure = true\n'
+        connection = f'[superlink.fedurwkv]\naddress = "127.0.0.1:{port}"\ninsecure = true\n'
         (self.home / "config.toml").write_text(connection)
         command = [
             _tool("flower-superlink"),
@@ -118,7 +119,7 @@ class FlowerRuntime:
         if status.get("phase") != "done":
             raise RunError(f"the run ended in phase {status.get('phase')!r} without a word; see {self.log}")
 
-    def _flwr(self, *words: str) -> dict[str, object]:
+    def _flwr(self, *words: str) -> dict[str, Any]:
         """Ask Flower's command line; its JSON answer."""
         done = subprocess.run(
             [_tool("flwr"), *words, "--format", "json"],
@@ -130,7 +131,7 @@ class FlowerRuntime:
         )
         start = done.stdout.find("{")
         try:
-            answer: dict[str, object] = json.loads(done.stdout[start:])
+            answer: dict[str, Any] = json.loads(done.stdout[start:])
         except ValueError as error:
             raise RunError(f"flwr {words[0]} failed: {(done.stderr or done.stdout).strip()[-400:]}") from error
         return answer

@@ -14,7 +14,7 @@ from torch import Tensor, nn
 from urwkv.network import URWKV, Architecture
 
 FORMAT = "fedurwkv-model"
-VERSION = "1"
+VERSION = 1
 
 
 def save_model(
@@ -33,13 +33,8 @@ def save_model(
     """
     state = model.state_dict() if isinstance(model, nn.Module) else model
     tensors = {name: tensor.detach().cpu().contiguous() for name, tensor in state.items()}
-    header = {
-        "format": FORMAT,
-        "version": VERSION,
-        "architecture": json.dumps(asdict(architecture)),
-        "extra": json.dumps(dict(extra or {})),
-    }
-    _write(Path(path), save(tensors, header))
+    header = {"version": VERSION, "architecture": asdict(architecture), "extra": dict(extra or {})}
+    _write(Path(path), save(tensors, {FORMAT: json.dumps(header)}))  # one key: safetensors shuffles several
 
 
 def load_model(path: Path | str) -> URWKV:
@@ -77,19 +72,25 @@ def read_header(path: Path | str) -> tuple[Architecture, dict[str, str]]:
         raise FileNotFoundError(f"no model file {path}")
     try:
         with safe_open(path, framework="pt") as file:
-            header = file.metadata() or {}
+            metadata = file.metadata() or {}
     except SafetensorError as error:
         raise ValueError(f"{path} is not a safetensors file, or is torn: {error}") from error
-    if header.get("format") != FORMAT:
+    if FORMAT not in metadata:
         raise ValueError(f"{path} is a safetensors file, but not a model written by FedURWKV")
-    if header.get("version") != VERSION:
+    try:
+        header = json.loads(metadata[FORMAT])
+    except ValueError as error:
+        raise ValueError(f"{path}: the header is not JSON: {error}") from error
+    if not isinstance(header, dict) or "version" not in header:
+        raise ValueError(f"{path}: the header does not describe a network: it names no version")
+    if header["version"] != VERSION:
         raise ValueError(
-            f"{path} is a model file of version {header.get('version')}, and this program reads"
+            f"{path} is a model file of version {header['version']}, and this program reads"
             f" version {VERSION}: use the program that wrote it"
         )
     names = {field.name for field in fields(Architecture)}
     try:
-        words, extra = json.loads(header["architecture"]), json.loads(header["extra"])
+        words, extra = header["architecture"], header["extra"]
         if set(words) != names:
             raise ValueError(f"it names {sorted(words)}, an architecture has {sorted(names)}")
         return Architecture(**words), extra

@@ -19,7 +19,7 @@ LAST_FRAMES = (
     *(25, 50, 67, 78, 103, 126, 151, 177, 199, 205, 227, 252, 277, 297, 317),
     *(342, 363, 383, 408, 428, 447, 466, 478, 503, 528, 546, 571, 591, 612),
 )
-"""The last frame of each video, as the data set's page lists them."""
+"""The last frame of each video, as three public copies of the data set agree on; its own page was not compared."""
 
 
 def read(root: Path) -> list[Record]:

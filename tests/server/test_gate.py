@@ -69,5 +69,5 @@ def test_without_misdeeds_nobody_is_left_out(tmp_path: Path) -> None:
 
 def test_too_few_honest_updates_end_the_run_with_every_reason(tmp_path: Path) -> None:
     spoil, _ = MISDEEDS["NaN"]
-    with pytest.raises(RoundError, match="round 1 has 1 valid replies, fewer than the 2 .*site-0: w has .*--resume"):
+    with pytest.raises(RoundError, match=r"round 1 has 1 valid replies, fewer than the 2 .*site-0: w has .*--resume"):
         federate(tmp_path, settings(federation_rounds=1, federation_quorum=2), 3, {0: spoil, 2: spoil})

@@ -43,7 +43,14 @@ def test_a_run_leaves_what_the_design_says(tmp_path: Path) -> None:
     assert done.returncode == 0, done.stderr
     assert done.stderr == ""
     run = tmp_path / "run"
-    for name in ("settings.yaml", "result.json", "model.safetensors", "last.safetensors", "report.html", "curves.png"):
+    for name in (
+        "settings.yaml",
+        "result.json",
+        "model.safetensors",
+        "last.safetensors",
+        "report.html",
+        "curves.png",
+    ):
         assert (run / name).stat().st_size > 0
     result = json.loads((run / "result.json").read_text())
     assert {"schema", "strategy", "engine", "seed", "device", "sites", "rounds", "final", "seconds"} == result.keys()
@@ -64,7 +71,8 @@ def test_a_run_leaves_what_the_design_says(tmp_path: Path) -> None:
 
     again = fedurwkv("simulate", "--out", "run", *SETS, cwd=tmp_path)
     assert again.returncode == 1
-    assert again.stderr == f"error: {run.name} already holds a run; go on with it by --resume, or choose another --out\n"
+    cure = "go on with it by --resume, or choose another --out"
+    assert again.stderr == f"error: {run.name} already holds a run; {cure}\n"
 
     replay = fedurwkv("simulate", "run/settings.yaml", "--out", "replay", cwd=tmp_path)
     assert replay.returncode == 0, replay.stderr
@@ -72,7 +80,7 @@ def test_a_run_leaves_what_the_design_says(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("sign", [signal.SIGKILL, signal.SIGINT])
-def test_a_killed_run_goes_on_and_ends_with_the_weights_of_one_that_was_not(tmp_path: Path, sign: signal.Signals) -> None:
+def test_a_killed_run_goes_on_and_ends_like_one_that_was_not(tmp_path: Path, sign: signal.Signals) -> None:
     longer = [*SETS, "--set", "federation.rounds=4", "--set", "train.epochs=4"]
     assert fedurwkv("simulate", "--out", "whole", *longer, cwd=tmp_path).returncode == 0
     process = subprocess.Popen(

@@ -10,12 +10,7 @@ from urwkv import URWKV, Architecture
 from urwkv.weights import load_model, read_header, save_model
 
 SMALL = Architecture("small", norm="batch", num_classes=2)
-HEADER = {
-    "format": "fedurwkv-model",
-    "version": "1",
-    "architecture": json.dumps(asdict(SMALL)),
-    "extra": "{}",
-}
+HEADER = {"version": 1, "architecture": asdict(SMALL), "extra": {}}
 
 
 @pytest.fixture
@@ -75,27 +70,39 @@ def test_a_torn_file(model, path, keep):
         load_model(path)
 
 
-def with_header(path: Path, model: URWKV, **changes: str | None) -> None:
-    header = {key: value for key, value in (HEADER | changes).items() if value is not None}
-    save_file(model.state_dict(), path, header)
+def test_the_same_model_gives_the_same_bytes(model, path):
+    save_model(path, model, SMALL, {"round": "7"})
+    once = path.read_bytes()
+    save_model(path, model, SMALL, {"round": "7"})
+    assert path.read_bytes() == once
+
+
+@pytest.mark.parametrize("metadata", [{}, {"format": "pt"}])
+def test_a_file_of_another_program(model, path, metadata):
+    save_file(model.state_dict(), path, metadata)
+    with pytest.raises(ValueError, match="not a model written by FedURWKV"):
+        load_model(path)
+
+
+def with_header(path: Path, model: URWKV, changes: dict[str, object] | str) -> None:
+    words = changes if isinstance(changes, str) else json.dumps(HEADER | changes)
+    save_file(model.state_dict(), path, {"fedurwkv-model": words})
 
 
 @pytest.mark.parametrize(
     ("changes", "message"),
     [
-        ({"format": None}, "not a model written by FedURWKV"),
-        ({"format": "pt"}, "not a model written by FedURWKV"),
-        ({"version": "2"}, "version 2, and this program reads version 1"),
-        ({"architecture": None}, "does not describe a network: 'architecture'"),
-        ({"architecture": "{"}, "does not describe a network"),
-        ({"architecture": "3"}, "does not describe a network"),
-        ({"architecture": '{"variant": "base"}'}, r"names \['variant'\]"),
-        ({"architecture": json.dumps(asdict(SMALL) | {"norm": "x"})}, "norm = 'x' is not one of"),
-        ({"architecture": json.dumps(asdict(SMALL) | {"num_classes": "2"})}, "num_classes = '2' must be"),
+        ("{", "the header is not JSON"),
+        ("3", "does not describe a network"),
+        ({"version": 2}, "version 2, and this program reads version 1"),
+        ({"architecture": None}, "does not describe a network"),
+        ({"architecture": {"variant": "base"}}, r"names \['variant'\]"),
+        ({"architecture": asdict(SMALL) | {"norm": "x"}}, "norm = 'x' is not one of"),
+        ({"architecture": asdict(SMALL) | {"num_classes": "2"}}, "num_classes = '2' must be"),
     ],
 )
 def test_headers_that_are_not_ours(model, path, changes, message):
-    with_header(path, model, **changes)
+    with_header(path, model, changes)
     with pytest.raises(ValueError, match=message):
         load_model(path)
 
