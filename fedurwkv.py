@@ -9,6 +9,7 @@ import sys
 from pathlib import Path
 from typing import Annotated
 
+import click
 import typer
 
 from client.commands import site
@@ -16,6 +17,7 @@ from protocol.errors import FedURWKVError
 
 app = typer.Typer(
     help="Hospitals train one medical segmentation network together; no image leaves a hospital.",
+    epilog="An error is one line; with --debug anywhere among the words it is a stack trace.",
     no_args_is_help=True,
     add_completion=False,
     pretty_exceptions_enable=False,
@@ -24,13 +26,6 @@ app.add_typer(site, name="site")
 
 Scenario = Annotated[Path | None, typer.Argument(help="YAML file of differences on the default settings.")]
 Sets = Annotated[list[str] | None, typer.Option("--set", metavar="KEY=VALUE", help="A setting; beats the scenario.")]
-Debug = Annotated[bool, typer.Option("--debug", help="Show the stack trace of an error.")]
-
-
-@app.callback()
-def options(debug: Debug = False) -> None:
-    os.environ.setdefault("FLWR_TELEMETRY_ENABLED", "0")
-    logging.basicConfig(level=logging.DEBUG if debug else logging.ERROR, format="%(name)s: %(message)s")
 
 
 @app.command()
@@ -79,14 +74,28 @@ def track(run: Annotated[Path, typer.Argument(help="The run's folder.")]) -> Non
 
 def main() -> None:
     """Run the command line: exit code 0 done, 1 the work failed, 2 the words were wrong."""
-    debug = "--debug" in sys.argv
+    os.environ.setdefault("FLWR_TELEMETRY_ENABLED", "0")
+    words = [word for word in sys.argv[1:] if word != "--debug"]
+    debug = len(words) < len(sys.argv) - 1
+    logging.basicConfig(level=logging.DEBUG if debug else logging.ERROR, format="%(name)s: %(message)s")
     try:
-        app()
-    except FedURWKVError as error:
+        sys.exit(app(words, standalone_mode=False))
+    except click.exceptions.NoArgsIsHelpError as nothing:
+        nothing.show()
+        sys.exit(nothing.exit_code)
+    except (FedURWKVError, click.ClickException, click.Abort, OSError) as error:
         if debug:
             raise
-        typer.echo(f"error: {error}", err=True)
-        sys.exit(error.exit_code)
+        typer.echo(f"error: {_said(error)}", err=True)
+        sys.exit(getattr(error, "exit_code", 1))
+
+
+def _said(error: Exception) -> str:
+    """An error's message in one line."""
+    if isinstance(error, click.Abort):
+        return "interrupted"
+    words = error.format_message() if isinstance(error, click.ClickException) else str(error)
+    return " ".join(words.split())
 
 
 if __name__ == "__main__":
