@@ -63,6 +63,17 @@ class Predicted:
     prediction: Pixels
 
 
+@dataclass(frozen=True)
+class ReportSettings:
+    """The `report.*` settings: whose pictures may appear in report and MLflow."""
+
+    overlays: Literal["public", "all", "none"]
+
+    def allow(self, public: bool) -> bool:
+        """Whether pictures that are public, or not, may be shown."""
+        return self.overlays == "all" or (self.overlays == "public" and public)
+
+
 def make_overlays(run: Path, sites: list[Path], table: Table) -> list[Overlay]:
     """Draw RUN/overlays/*.png from RUN/model.safetensors and the sites' test cases.
 

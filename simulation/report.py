@@ -181,7 +181,8 @@ def _cases(run: Path) -> Html:
     if not overlays:
         return tag(
             "p",
-            "This run left no overlays: they are drawn in a simulation, whose images are at hand.",
+            "This run left no overlays: they are drawn in a simulation, of public or generated pictures unless"
+            " report.overlays is all.",
             class_="muted",
         )
     parts = []

@@ -8,6 +8,7 @@ from protocol.settings import Table, section
 from protocol.strategy import make_strategy
 from server.settings import FederationSettings
 from server.tracking import TrackingSettings
+from simulation.overlays import ReportSettings
 from simulation.sites import DataSettings
 from urwkv import Architecture
 
@@ -23,6 +24,7 @@ def check_settings(table: Table) -> DataSettings:
         ("federation", FederationSettings),
         ("train", TrainSettings),
         ("tracking", TrackingSettings),
+        ("report", ReportSettings),
         ("data", SiteData),
     ):
         section(table, prefix, cls)

@@ -18,11 +18,11 @@ from server import tracking
 from server.journal import Journal
 from server.tracking import TrackingSettings
 from simulation.engines import ENGINES, run_local, run_ray, threads_a_site
-from simulation.overlays import make_overlays
+from simulation.overlays import ReportSettings, make_overlays
 from simulation.progress import watch
 from simulation.report import write_report
 from simulation.settings import check_settings
-from simulation.sites import make_sites
+from simulation.sites import DataSettings, are_public, make_sites
 
 TRACKING_SECONDS = 90.0
 """How long the end of a run waits for MLflow to catch up."""
@@ -81,7 +81,8 @@ def _federate(run: Path, table: Table, sites: list[Path], engine: str, resume: b
         except KeyboardInterrupt:
             raise RunError(f"stopped; every finished round is kept; go on with: {resume_command(run)}") from None
         with console.status("drawing overlays and the report"):
-            make_overlays(run, sites, table)
+            if section(table, "report", ReportSettings).allow(are_public(section(table, "data", DataSettings))):
+                make_overlays(run, sites, table)
             write_report(run)
         with console.status("MLflow catches up"):
             tracked = tracker.finish(TRACKING_SECONDS)

@@ -73,6 +73,13 @@ def make_sites(settings: DataSettings, seed: int, out: Path) -> list[Path]:
     return sites_made_by(out, made_by)
 
 
+def are_public(settings: DataSettings) -> bool:
+    """Whether the pictures are generated or of a public data set, not a folder of the user's own."""
+    if not settings.root:
+        return True
+    return not is_folder(Path(settings.root).expanduser()) and not _ready_sites(settings)
+
+
 def _ready_sites(settings: DataSettings) -> list[Path]:
     """The sites that lie under `data.root`, none when it is anything else."""
     if not settings.root:

@@ -9,8 +9,8 @@ import torch
 from PIL import Image, ImageColor
 
 from client.images import Pixels, read_image, read_mask
-from protocol.settings import Table, resolve
-from simulation.overlays import PREDICTION, TRUTH, Predicted, choose, draw, make_overlays
+from protocol.settings import Table, resolve, section
+from simulation.overlays import PREDICTION, TRUTH, Predicted, ReportSettings, choose, draw, make_overlays
 from simulation.phantoms import phantom
 from urwkv import URWKV, Architecture
 from urwkv.weights import load_model, save_model
@@ -137,3 +137,11 @@ def test_a_lesion_at_the_border_is_closed_and_none_draws_nothing(tmp_path: Path)
     truth, prediction = drawn(tmp_path / "a.png", rectangle(0, 0, 20, 5), rectangle(0, 0, 0, 0))
     assert {(0, 2), (10, 0), (19, 2)} <= truth
     assert prediction == set()
+
+
+@pytest.mark.parametrize(
+    ("overlays", "public", "own"), [("public", True, False), ("all", True, True), ("none", False, False)]
+)
+def test_own_pictures_are_shown_only_on_request(overlays: str, public: bool, own: bool) -> None:
+    settings = section(resolve({"report.overlays": overlays}), "report", ReportSettings)
+    assert (settings.allow(public=True), settings.allow(public=False)) == (public, own)

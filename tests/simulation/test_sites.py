@@ -12,7 +12,7 @@ from client.check import check_site
 from client.site import Case, Site, read_site
 from protocol.errors import DataError, SettingsError
 from protocol.settings import Value, resolve, section
-from simulation.sites import DataSettings, make_sites
+from simulation.sites import DataSettings, are_public, make_sites
 from tests.client.site_folders import make_site
 from tests.simulation import archives
 from tests.simulation.public_data import ROOT, public
@@ -231,3 +231,16 @@ def test_the_manifest_says_what_the_sites_were_made_by(tmp_path: Path) -> None:
     assert manifest["made_by"]["data.images"] == 12
     assert [site["name"] for site in manifest["sites"]] == ["site1-ultrasound"]
     assert sum(manifest["sites"][0][word] for word in ("train", "val", "test")) == 12
+
+
+def test_phantoms_are_public_and_folders_of_ones_own_are_not(tmp_path: Path) -> None:
+    for folder in ("pool/images", "pool/masks", "sites/a/images", "sites/a/masks"):
+        (tmp_path / folder).mkdir(parents=True)
+    assert are_public(settings())
+    assert not are_public(settings(root=str(tmp_path / "pool")))
+    assert not are_public(settings(root=str(tmp_path / "sites")))
+
+
+@public
+def test_data_sets_are_public() -> None:
+    assert are_public(settings(root=str(ROOT)))
