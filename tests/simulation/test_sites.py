@@ -241,6 +241,5 @@ def test_phantoms_are_public_and_folders_of_ones_own_are_not(tmp_path: Path) -> 
     assert not are_public(settings(root=str(tmp_path / "sites")))
 
 
-@public
 def test_data_sets_are_public() -> None:
-    assert are_public(settings(root=str(ROOT)))
+    assert are_public(settings(root=str(public("busi").parent)))
