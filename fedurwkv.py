@@ -24,6 +24,8 @@ app = typer.Typer(
 )
 app.add_typer(site, name="site")
 
+INTERRUPTED = 130
+
 Scenario = Annotated[Path | None, typer.Argument(help="YAML file of differences on the default settings.")]
 Sets = Annotated[list[str] | None, typer.Option("--set", metavar="KEY=VALUE", help="A setting; beats the scenario.")]
 
@@ -79,23 +81,34 @@ def main() -> None:
     debug = len(words) < len(sys.argv) - 1
     logging.basicConfig(level=logging.DEBUG if debug else logging.ERROR, format="%(name)s: %(message)s")
     try:
-        sys.exit(app(words, standalone_mode=False))
+        sys.exit(_outcome(app(words, standalone_mode=False)))
     except click.exceptions.NoArgsIsHelpError as nothing:
         nothing.show()
         sys.exit(nothing.exit_code)
-    except (FedURWKVError, click.ClickException, click.Abort, OSError) as error:
+    except Exception as error:
         if debug:
             raise
         typer.echo(f"error: {_said(error)}", err=True)
         sys.exit(getattr(error, "exit_code", 1))
 
 
+def _outcome(code: int | None) -> int:
+    """The exit code of a command that returned; typer makes 130 of a Ctrl-C that nobody else took."""
+    if code == INTERRUPTED:
+        raise click.Abort
+    return code or 0
+
+
 def _said(error: Exception) -> str:
     """An error's message in one line."""
     if isinstance(error, click.Abort):
         return "interrupted"
-    words = error.format_message() if isinstance(error, click.ClickException) else str(error)
-    return " ".join(words.split())
+    if isinstance(error, click.ClickException):
+        return " ".join(error.format_message().split())
+    words = " ".join(str(error).split())
+    if isinstance(error, FedURWKVError | OSError):
+        return words
+    return f"a fault of the program ({type(error).__name__}: {words}); run again with --debug and report it"
 
 
 if __name__ == "__main__":

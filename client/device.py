@@ -2,6 +2,7 @@
 
 import contextlib
 import os
+import re
 from dataclasses import dataclass
 from typing import Literal
 
@@ -53,12 +54,9 @@ def find_place(settings: PlaceSettings, index: int = 0) -> Place:
     name = settings.device
     if name == "auto":
         name = f"cuda:{index % gpus}" if gpus else "cpu"
-    try:
-        device = torch.device(name)
-    except RuntimeError as error:
-        raise SettingsError(
-            f"train.device = {settings.device!r} is not a device; use auto, cpu, cuda or cuda:N"
-        ) from error
+    if re.fullmatch(r"cpu|cuda(:\d+)?", name) is None:
+        raise SettingsError(f"train.device = {settings.device!r} is not one of: auto, cpu, cuda, cuda:N")
+    device = torch.device(name)
     if device.type == "cuda" and (device.index or 0) >= gpus:
         raise SettingsError(f"train.device = {settings.device!r}, but torch sees {gpus} GPUs; use auto or cpu")
     can_bf16 = device.type == "cuda" and torch.cuda.is_bf16_supported()

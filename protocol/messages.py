@@ -108,7 +108,7 @@ def read_reply(content: RecordDict) -> Reply:
             model=_model(content),
             scalars={name: float(value) for name, value in scalars.items()},
         )
-    except (KeyError, TypeError) as error:
+    except (AttributeError, KeyError, OverflowError, TypeError, ValueError) as error:
         raise ValueError(f"a reply that is not of this protocol: {error!r}") from error
 
 

@@ -8,6 +8,7 @@ is a YAML file of differences on it, nested or dotted; `--set KEY=VALUE` beats t
 import dataclasses
 import difflib
 import json
+import math
 import tomllib
 from collections.abc import Iterable, Mapping
 from pathlib import Path
@@ -79,15 +80,11 @@ def load_scenario(path: Path) -> Table:
 
 
 def parse_assignment(text: str) -> tuple[str, Value]:
-    """One `KEY=VALUE` of the command line; VALUE is read as YAML, so 3e-4, true and words work."""
+    """One `KEY=VALUE` of the command line; the value stays a word until its key's type is known."""
     key, equals, word = text.partition("=")
     if not equals or not key.strip():
         raise SettingsError(f"--set {text!r}: write KEY=VALUE, like --set train.lr=3e-4")
-    try:
-        value = yaml.safe_load(word) if word.strip() else ""
-    except yaml.YAMLError:
-        value = word
-    return key.strip(), value if isinstance(value, bool | int | float) else word.strip()
+    return key.strip(), word.strip()
 
 
 def resolve(*differences: Mapping[str, Value]) -> Table:
@@ -100,12 +97,20 @@ def resolve(*differences: Mapping[str, Value]) -> Table:
     known = MappingProxyType(dict(table))
     for layer in differences:
         layer = dict(layer)
-        overrides = layer.pop(OVERRIDES, "")
-        if overrides:
-            layer |= json.loads(str(overrides))
+        layer |= _overrides(str(layer.pop(OVERRIDES, "")))
         for key, value in layer.items():
             table[key] = _checked(key, value, known)
     return table
+
+
+def _overrides(text: str) -> Table:
+    try:
+        layer = json.loads(text or "{}")
+    except ValueError as error:
+        raise SettingsError(f"{OVERRIDES} = {text[:50]!r} is not JSON: {error}") from error
+    if not isinstance(layer, dict):
+        raise SettingsError(f"{OVERRIDES} = {text[:50]!r} is not a JSON object of settings")
+    return layer
 
 
 def _checked(key: str, value: Value, known: Mapping[str, Value]) -> Value:
@@ -124,27 +129,35 @@ def nearest(word: str, allowed: Iterable[str], otherwise: str) -> str:
 
 
 def _number(value: Value) -> Value:
-    """YAML reads 1e-4 as a word; it is a number here."""
-    if isinstance(value, str):
+    """A number from a word that is one, as of `--set` or of YAML, which reads 1e-4 as a word."""
+    if not isinstance(value, str):
+        return value
+    for kind in (int, float):
         try:
-            return float(value)
+            return kind(value)
         except ValueError:
-            return value
+            continue
     return value
 
 
 def convert(key: str, value: Value, kind: type) -> Value:
     """`value` as the type `kind` where nothing is lost; else an error that names key, value and type."""
-    number = _number(value)
-    if kind is bool and isinstance(value, bool):
-        return value
-    if kind is int and isinstance(number, int | float) and not isinstance(value, bool) and number == int(number):
-        return int(number)
-    if kind is float and isinstance(number, int | float) and not isinstance(value, bool):
-        return number
     if kind is str:
         return value if isinstance(value, str) else str(value)
-    names = {bool: "true or false", int: "a whole number", float: "a number", str: "a word"}
+    if kind is bool and str(value).lower() in ("true", "false"):
+        return str(value).lower() == "true"
+    number = _number(value)
+    if (
+        kind is not bool
+        and isinstance(number, int | float)
+        and not isinstance(number, bool)
+        and math.isfinite(number)
+    ):
+        if kind is float:
+            return number
+        if number == int(number):
+            return int(number)
+    names = {bool: "true or false", int: "a whole number", float: "a number"}
     raise SettingsError(f"{key} = {value!r} must be {names[kind]}")
 
 

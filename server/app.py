@@ -7,6 +7,7 @@ from flwr.app import Context
 from flwr.serverapp import Grid, ServerApp
 
 from protocol.errors import RunError
+from protocol.lock import hold
 from protocol.settings import Table, resolve, section
 from server.journal import Arrays, Journal, State
 from server.result import write_result
@@ -22,6 +23,8 @@ MAY_CHANGE = (
     "federation.deadline",
     "federation.sites",
     "train.device",
+    "train.threads",
+    "report.",
     "data.root",
     "overrides",
 )
@@ -37,8 +40,9 @@ def main(grid: Grid, context: Context) -> None:
     try:
         journal = Journal(run)
         state = opening_state(table, journal)
-        tests = Federation(grid, state, journal, status).run()
-        write_result(run, state, tests)
+        with hold(journal.folder / "lock", f"{run} is being written by another process"):
+            tests = Federation(grid, state, journal, status).run()
+            write_result(run, state, tests)
     except Exception as error:
         status.update(phase="failed", error=str(error) or type(error).__name__, waiting=[])
         raise

@@ -29,8 +29,8 @@ def exchange(grid: Grid, task: Task, nodes: Mapping[str, int], deadline: float) 
     while waiting and (waited := time.monotonic() - began) < deadline:
         replies = list(grid.pull_messages(list(waiting)))
         for reply in replies:
-            name = waiting.pop(reply.metadata.reply_to_message_id, "")
-            if name:
-                yield name, reply
+            asked = reply.metadata.reply_to_message_id
+            if asked in waiting:
+                yield waiting.pop(asked), reply
         if not replies:
             time.sleep(min(max(PAUSE_SHARE * waited, SHORTEST_PAUSE), LONGEST_PAUSE, deadline))

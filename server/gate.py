@@ -16,7 +16,16 @@ from protocol.messages import Reply, read_reply
 from protocol.packing import Schema
 from server.roster import Member
 from strategies import Update
-from strategies.groups import VARIANCE, group_of
+from strategies.groups import MEAN, VARIANCE, group_of
+
+STATISTICS = 1e4
+"""How often the variance of activations, plus one, may grow in a round; means may move by its square root."""
+
+LONGEST_REASON = 300
+"""Characters of a site's reason that are kept."""
+
+COUNTS = 2.0**31
+"""Most steps that a counter may gain in a round."""
 
 
 class QuarantineError(Exception):
@@ -32,12 +41,14 @@ class Gate:
         x: the global model that was sent.
         round: the round's number.
         max_update: largest plausible |y_i - x| over trainable parameters, as a multiple of |x|.
+        required: scalars without which a reply is no answer.
     """
 
     schema: Schema
     x: Mapping[str, npt.NDArray[Any]]
     round: int
     max_update: float
+    required: tuple[str, ...] = ()
 
     def read(self, message: Message, member: Member) -> Reply:
         """The reply in `message`, once its sender, round and scalars are in order.
@@ -55,6 +66,10 @@ class Gate:
             raise QuarantineError(f"the reply says it comes from {reply.site!r}")
         if reply.round != self.round:
             raise QuarantineError(f"a reply to round {reply.round} in round {self.round}")
+        for name in self.required:
+            split, _, what = name.partition(".")
+            if name not in reply.scalars and (what == "images" or reply.scalars.get(f"{split}.images")):
+                raise QuarantineError(f"{name} is missing")
         for name, value in reply.scalars.items():
             self._check_scalar(name, value, member)
         return reply
@@ -81,8 +96,8 @@ class Gate:
         split, _, what = name.partition(".")
         if not math.isfinite(value):
             raise QuarantineError(f"{name} is {value}")
-        if what in ("dice", "iou", "nsd") and not 0 <= value <= 1:
-            raise QuarantineError(f"{name} is {value}, outside 0 to 1")
+        if value < 0 or (what in ("dice", "iou", "nsd") and value > 1):
+            raise QuarantineError(f"{name} is {value}, which it cannot be")
         if what == "images" and split in member.images and not 0 <= value <= member.images[split]:
             raise QuarantineError(f"{name} is {value:.0f}, where the site joined with {member.images[split]}")
 
@@ -92,17 +107,35 @@ class Gate:
             group = group_of(name, y.dtype)
             if group != "counter" and not np.isfinite(y).all():
                 raise QuarantineError(f"{name} has values that are not finite")
-            if name.endswith(VARIANCE) and (y < 0).any():
-                raise QuarantineError(f"{name} has negative values")
-            if group == "parameter":
+            if group != "parameter":
+                self._check_buffer(name, np.asarray(y, np.float64))
+            else:
                 moved += float(np.square(y - self.x[name], dtype=np.float64).sum())
                 size += float(np.square(self.x[name], dtype=np.float64).sum())
         limit = self.max_update * math.sqrt(size)
         if math.sqrt(moved) > limit:
             raise QuarantineError(f"the update's norm is {math.sqrt(moved):.3g}, beyond {limit:.3g}")
 
+    def _check_buffer(self, name: str, y: npt.NDArray[np.float64]) -> None:
+        """Statistics may move far in a round, from their initial values to the data's, but not out of all bounds."""
+        x = np.asarray(self.x[name], np.float64)
+        if name.endswith(VARIANCE):
+            plausible = (y >= 0) & (y <= STATISTICS * (1 + x))
+        elif name.endswith(MEAN) and (variance := name.removesuffix(MEAN) + VARIANCE) in self.x:
+            plausible = np.abs(y - x) <= np.sqrt(STATISTICS * (1 + np.asarray(self.x[variance], np.float64)))
+        else:
+            plausible = (y >= x) & (y - x <= COUNTS)
+        if not plausible.all():
+            raise QuarantineError(f"{name} has values that local training cannot have reached")
+
 
 def _last_line(reason: str | None) -> str:
     """A site's reason without the stack trace that Flower may put before it."""
     lines = [line.strip() for line in (reason or "").splitlines() if line.strip()]
     return lines[-1] if lines else "the site failed and gave no reason"
+
+
+def printable(reason: str) -> str:
+    """A reason as it may be shown and kept: one line of printable characters, not too long."""
+    words = "".join(letter if letter.isprintable() else " " for letter in reason)
+    return words if len(words) <= LONGEST_REASON else words[: LONGEST_REASON - 3] + "..."

@@ -99,11 +99,10 @@ class Journal:
 
     def exists(self) -> bool:
         """Whether there is a checkpoint to go on from."""
-        return bool(self._pointed_at())
+        return holds_checkpoint(self.folder.parent)
 
     def _pointed_at(self) -> str:
-        pointer = self.folder / "latest"
-        return pointer.read_text().strip() if pointer.is_file() else ""
+        return (self.folder / "latest").read_text().strip() if self.exists() else ""
 
     def read(self) -> State:
         """The newest checkpoint.
@@ -117,6 +116,11 @@ class Journal:
         words.pop("schema")
         words |= {key: _read_arrays(folder / f"{key}.safetensors", digests[key]) for key in _ARRAYS}
         return State(**words)
+
+
+def holds_checkpoint(run: Path) -> bool:
+    """Whether the folder holds a run that has finished a round."""
+    return (run / "checkpoint" / "latest").is_file()
 
 
 def read_state(run: Path) -> dict[str, Any]:

@@ -33,7 +33,7 @@ SITE_TAG = "fedurwkv.site"
 PARENT_TAG = "mlflow.parentRunId"
 BATCH = 1000  # metrics MLflow takes at once
 PARAMS = 100
-FILES = ["settings.yaml", "result.json", "curves.png", "report.html", "model.safetensors"]
+FILES = ["result.json", "curves.png", "report.html", "model.safetensors"]
 
 
 @dataclass(frozen=True)
@@ -157,6 +157,8 @@ class MlflowLog:
         for name in FILES:
             if (self._run / name).is_file():
                 self._client.log_artifact(parent, str(self._run / name))
+        settings = (self._run / "settings.yaml").read_text()
+        self._client.log_text(parent, redacted(settings), "settings.yaml")
         if (self._run / "overlays").is_dir():
             self._client.log_artifacts(parent, str(self._run / "overlays"), "overlays")
         for run_id in self._memory.runs.values():

@@ -4,14 +4,20 @@ import time
 from dataclasses import dataclass
 
 import numpy as np
+from flwr.app import Message
 from flwr.serverapp import Grid
 
 from protocol.errors import RoundError
-from protocol.messages import DESCRIBE, Reply, Task, read_reply
+from protocol.messages import DESCRIBE, Task, read_reply
 from protocol.seeds import seed_of
 from server.exchange import exchange
 
 SPLITS = ("train", "val", "test")
+
+LONGEST_NAME = 100
+
+MOST_IMAGES = 2**28
+"""Most images of a site's split; also what keeps the aggregate's sums exact (`strategies.mean`)."""
 
 JOIN_PAUSE = 0.5
 """Seconds between two looks for sites that have not joined yet."""
@@ -44,30 +50,46 @@ def call_roll(grid: Grid, expected: int, deadline: float) -> Roster:
     """
     began = time.monotonic()
     members: dict[str, Member] = {}
-    refused: dict[int, str] = {}
+    refused: list[str] = []
     asked: set[int] = set()
     while True:
         new = [node for node in grid.get_node_ids() if node not in asked]
         asked.update(new)
-        left = deadline - (time.monotonic() - began)
-        for key, message in exchange(grid, Task(DESCRIBE), {str(node): node for node in new}, max(left, 0.0)):
-            if message.has_error():
-                refused[int(key)] = message.error.reason or "no reason given"
+        left = max(0.0, deadline - (time.monotonic() - began))
+        for key, message in exchange(grid, Task(DESCRIBE), {str(node): node for node in new}, left):
+            try:
+                member = _member(message, int(key))
+            except ValueError as error:
+                refused.append(str(error))
                 continue
-            member = _member(read_reply(message.content), int(key))
             if member.name in members:
                 raise RoundError(f"two sites call themselves {member.name!r}; every site needs a name of its own")
             members[member.name] = member
-        if len(members) >= expected:
-            return dict(sorted(members.items()))
+            if len(members) == expected:
+                return dict(sorted(members.items()))
         if len(members) + len(refused) >= expected or time.monotonic() - began >= deadline:
-            reasons = "".join(f"; one refused: {reason}" for reason in refused.values())
-            raise RoundError(f"{len(members)} of {expected} sites joined within {deadline:.0f} s{reasons}")
+            reasons = "".join(f"; one refused: {reason}" for reason in refused)
+            seconds = time.monotonic() - began
+            raise RoundError(f"{len(members)} of {expected} sites joined in {seconds:.0f} s{reasons}")
         time.sleep(JOIN_PAUSE)
 
 
-def _member(reply: Reply, node: int) -> Member:
-    return Member(reply.site, node, {split: int(reply.scalars[f"{split}.images"]) for split in SPLITS})
+def _member(message: Message, node: int) -> Member:
+    """The site that a reply to `query.describe` tells of; ValueError when it cannot be true."""
+    if message.has_error():
+        raise ValueError(message.error.reason or "no reason given")
+    reply = read_reply(message.content)
+    if not 1 <= len(reply.site) <= LONGEST_NAME or not reply.site.isprintable():
+        raise ValueError(f"a site's name must have 1 to {LONGEST_NAME} printable characters, not {reply.site[:50]!r}")
+    images = {}
+    for split in SPLITS:
+        count = reply.scalars.get(f"{split}.images", -1.0)
+        if not (0 <= count <= MOST_IMAGES and count == int(count)):
+            raise ValueError(f"site {reply.site}: {split}.images = {count} is no number of images")
+        images[split] = int(count)
+    if not images["train"]:
+        raise ValueError(f"site {reply.site} has no training images")
+    return Member(reply.site, node, images)
 
 
 def sample(roster: Roster, fraction: float, seed: int, round_number: int) -> Roster:

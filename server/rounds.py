@@ -9,15 +9,16 @@ import time
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 
+import numpy as np
 from flwr.serverapp import Grid
 
-from protocol.errors import RoundError
+from protocol.errors import RoundError, RunError, SettingsError
 from protocol.messages import EVALUATE, TRAIN, Kind, Reply, Task
 from protocol.packing import Schema
 from protocol.settings import section
 from protocol.strategy import make_strategy
 from server.exchange import exchange
-from server.gate import Gate, QuarantineError
+from server.gate import Gate, QuarantineError, printable
 from server.journal import Arrays, Journal, State
 from server.roster import Roster, call_roll, sample
 from server.scores import book, pooled, record, unscored, worst
@@ -26,6 +27,12 @@ from server.status import Status
 from strategies import Update
 
 log = logging.getLogger("fedurwkv.server")
+
+SCORES = {
+    "val": ("val.images", "val.dice", "val.iou", "val.loss"),
+    "test": ("test.images", "test.dice", "test.iou", "test.hd95", "test.nsd"),
+}
+"""What a reply must hold of the split that it was asked to evaluate."""
 
 
 @dataclass
@@ -74,12 +81,26 @@ class Federation:
         self._marked = time.perf_counter()
         self.status.update(phase="joining", rounds=self.settings.rounds)
         self.roster = call_roll(self.grid, self.settings.sites, self.settings.deadline)
-        self.state.sites = [{"name": name, **member.images} for name, member in self.roster.items()]
+        self._check_roster()
         while self.state.round < self.settings.rounds and not self.state.stopped_early:
             self._round(self.state.round + 1)
         if not self.state.closed:
             self._score_last()
         return self._test_best()
+
+    def _check_roster(self) -> None:
+        """What would fail after hours fails here: splits without images, an unreachable quorum, other sites."""
+        sites = [{"name": name, **member.images} for name, member in self.roster.items()]
+        if self.state.sites and sites != self.state.sites:
+            raise RunError("the sites or their images are others than when the run began; resume it with the same")
+        for split, share in (("val", "data.val"), ("test", "data.test")):
+            if not any(member.images[split] for member in self.roster.values()):
+                raise RoundError(f"no site has {split} images: raise {share}, or name some in a site.csv")
+        asked = len(sample(self.roster, self.settings.fraction, self.seed, 1))
+        if self.settings.needed(asked) > asked:
+            quorum = self.settings.quorum
+            raise SettingsError(f"federation.quorum = {quorum} can't be met: a round asks {asked} sites")
+        self.state.sites = sites
 
     def _round(self, number: int) -> None:
         """One exchange: the replies train the next global model and score the one that was sent."""
@@ -87,6 +108,8 @@ class Federation:
         asked = sample(self.roster, self.settings.fraction, self.seed, number)
         answers = Answers()
         model = self.strategy.aggregate(state.model, self._updates(number, asked, answers))
+        if not all(np.isfinite(array).all() for array in model.values()):
+            raise RoundError(f"round {number}: the aggregate is not finite, though every update was; see strategy.*")
         exchanged = time.perf_counter() - began
         if number > 1:
             self._score(number - 1, answers.replies)
@@ -99,7 +122,7 @@ class Federation:
 
     def _updates(self, number: int, asked: Roster, answers: Answers) -> Iterator[Update]:
         """The honest updates of a round, as they arrive; RoundError at the end when they are no quorum."""
-        gate = Gate(self.schema, self.state.model, number, self.settings.max_update)
+        gate = self._gate(self.state.model, number, (*SCORES["val"], "train.images", "train.loss"))
         for reply in self._replies(TRAIN, "val", asked, gate, answers):
             try:
                 update = gate.update(reply, asked[reply.site])
@@ -108,13 +131,19 @@ class Federation:
                 continue
             answers.replies[reply.site] = reply
             yield update
+        self._check_quorum(f"round {number}", asked, answers)
+
+    def _check_quorum(self, what: str, asked: Roster, answers: Answers) -> None:
         needed = self.settings.needed(len(asked))
         if len(answers.replies) < needed:
             reasons = "; ".join(f"{name}: {reason}" for name, reason in answers.failed.items())
             raise RoundError(
-                f"round {number} has {len(answers.replies)} valid replies, fewer than the {needed} that"
+                f"{what} has {len(answers.replies)} valid replies, fewer than the {needed} that"
                 f" federation.quorum asks for ({reasons}); mend the sites and go on with --resume"
             )
+
+    def _gate(self, model: Arrays, number: int, required: tuple[str, ...]) -> Gate:
+        return Gate(self.schema, model, number, self.settings.max_update, required)
 
     def _replies(self, kind: Kind, split: str, asked: Roster, gate: Gate, answers: Answers) -> Iterator[Reply]:
         """The replies of one exchange whose sender, round and scalars are in order; the rest is left out."""
@@ -143,7 +172,7 @@ class Federation:
             self._leave_out(name, f"no reply within the deadline of {deadline:g} s", answers)
 
     def _leave_out(self, name: str, reason: str, answers: Answers) -> None:
-        answers.failed[name] = reason
+        answers.failed[name] = reason = printable(reason)
         log.warning("site %s is left out: %s", name, reason)
 
     def _score(self, number: int, replies: Mapping[str, Reply]) -> None:
@@ -165,23 +194,27 @@ class Federation:
         answers = self._evaluate("val", self.state.model)
         self._score(self.state.round, answers.replies)
         if not self.state.best_round:
-            raise RoundError(f"no round could be scored: no site has validation images ({answers.failed})")
+            raise RoundError(f"no round could be scored ({answers.failed}); mend the sites and go on with --resume")
         self.state.closed = True
         self._spend(answers)
         self.journal.write(self.state)
 
     def _test_best(self) -> dict[str, Reply]:
         answers = self._evaluate("test", self.state.best)
-        if pooled(answers.replies.values(), "test", "dice") is None:
-            raise RoundError(f"no site could test the best model ({answers.failed}); go on with --resume")
         self._spend(answers)
         return dict(sorted(answers.replies.items()))
 
     def _evaluate(self, split: str, model: Arrays) -> Answers:
+        """One exchange with every site; its failures and bytes are booked on the last round."""
         answers = Answers()
-        gate = Gate(self.schema, model, self.state.round, self.settings.max_update)
+        gate = self._gate(model, self.state.round, SCORES[split])
         for reply in self._replies(EVALUATE, split, self.roster, gate, answers):
             answers.replies[reply.site] = reply
+        self._check_quorum(f"the closing evaluation on {split} images", self.roster, answers)
+        last = self.state.history[-1]
+        last["failed"] |= {name: f"closing evaluation: {reason}" for name, reason in answers.failed.items()}
+        last["bytes_down"] += answers.bytes_down
+        last["bytes_up"] += answers.bytes_up
         return answers
 
     def _spend(self, answers: Answers, exchanged: float | None = None) -> None:

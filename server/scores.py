@@ -12,10 +12,9 @@ CLOCKS = 0.05
 
 def pooled(replies: Collection[Reply], split: str, metric: str) -> float | None:
     """The mean of a per-image metric over the images of all sites; None when no site has images there."""
-    images = [reply.scalars.get(f"{split}.images", 0.0) for reply in replies]
-    values = [reply.scalars.get(f"{split}.{metric}", 0.0) for reply in replies]
-    total = sum(images)
-    return sum(n * value for n, value in zip(images, values, strict=True)) / total if total else None
+    scored = [reply.scalars for reply in replies if reply.scalars[f"{split}.images"]]
+    total = sum(scalars[f"{split}.images"] for scalars in scored)
+    return sum(s[f"{split}.images"] * s[f"{split}.{metric}"] for s in scored) / total if scored else None
 
 
 def worst(replies: Collection[Reply], split: str, metric: str) -> float | None:

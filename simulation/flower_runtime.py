@@ -4,6 +4,7 @@ The SuperLink listens on the loopback address alone, keeps its files in the run'
 ends with the run.
 """
 
+import contextlib
 import json
 import os
 import shutil
@@ -21,6 +22,9 @@ import torch
 from protocol.errors import RunError
 from protocol.settings import ROOT, Table
 from server.status import read_status
+
+MARK = "FEDURWKV_RUNTIME"
+"""Environment variable by which every process of a runtime is known."""
 
 START_SECONDS = 60.0
 SUBMIT_SECONDS = 120.0
@@ -65,20 +69,36 @@ class FlowerRuntime:
                 env=self._environment(),
                 start_new_session=True,  # so that the whole family of processes can be ended
             )
-        self._wait_for(port)
+        try:
+            self._wait_for(port)
+        except BaseException:
+            self.__exit__(None, None, None)
+            raise
         return self
 
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        for sign in (signal.SIGTERM, signal.SIGKILL):
-            try:
-                os.killpg(self._superlink.pid, sign)
-                self._superlink.wait(STOP_SECONDS)
-            except ProcessLookupError:
-                break
-            except subprocess.TimeoutExpired:
-                continue
+        """End every process of the runtime: Flower and Ray start theirs in sessions of their own."""
+        until = time.monotonic() + STOP_SECONDS
+        self._superlink.terminate()
+        while (family := self._family()) and time.monotonic() < until:
+            sign = signal.SIGTERM if time.monotonic() < until - STOP_SECONDS / 2 else signal.SIGKILL
+            for process in family:
+                with contextlib.suppress(ProcessLookupError):
+                    os.kill(process, sign)
+            self._superlink.poll()  # so that it does not stay a zombie
+            time.sleep(0.2)
+
+    def _family(self) -> list[int]:
+        """The processes that carry this runtime's mark in their environment."""
+        mark = f"{MARK}={self.home}".encode()
+        family = []
+        for folder in Path("/proc").glob("[0-9]*"):
+            with contextlib.suppress(OSError):  # ended meanwhile, or another user's
+                if mark in (folder / "environ").read_bytes().split(b"\0"):
+                    family.append(int(folder.name))
+        return family
 
     def submit(self, table: Table, sites: int) -> None:
         """Hand the app and its settings to the SuperLink; the run starts at once.
@@ -107,8 +127,9 @@ class FlowerRuntime:
             self._ended = True
         elif time.monotonic() - self._asked > ASK_EVERY:
             self._asked = time.monotonic()
-            runs = self._flwr("list", "--run-id", self.run_id).get("runs", [])
-            self._ended = bool(runs) and str(runs[0].get("status", "")).startswith("finished")
+            with contextlib.suppress(RunError, subprocess.TimeoutExpired):  # asked again later
+                runs = self._flwr("list", "--run-id", self.run_id).get("runs", [])
+                self._ended = bool(runs) and str(runs[0].get("status", "")).startswith("finished")
         return self._ended
 
     def check(self) -> None:
@@ -138,7 +159,12 @@ class FlowerRuntime:
 
     def _environment(self) -> dict[str, str]:
         path = os.pathsep.join([str(Path(sys.executable).parent), os.environ.get("PATH", "")])
-        return os.environ | {"FLWR_HOME": str(self.home), "FLWR_TELEMETRY_ENABLED": "0", "PATH": path}
+        return os.environ | {
+            MARK: str(self.home),
+            "FLWR_HOME": str(self.home),
+            "FLWR_TELEMETRY_ENABLED": "0",
+            "PATH": path,
+        }
 
     def _wait_for(self, port: int) -> None:
         until = time.monotonic() + START_SECONDS
@@ -148,7 +174,6 @@ class FlowerRuntime:
                 if probe.connect_ex(("127.0.0.1", port)) == 0:
                     return
             time.sleep(0.1)
-        self.__exit__(None, None, None)
         raise RunError(f"Flower's SuperLink did not start within {START_SECONDS:.0f} s; see {self.log}")
 
 

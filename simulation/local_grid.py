@@ -107,6 +107,8 @@ class LocalGrid(Grid):
 
     def _work(self, waiting: "queue.SimpleQueue[Message | None]") -> None:
         while (message := waiting.get()) is not None and not self._closed.is_set():
+            if _is_over(message):
+                continue
             context = self._contexts[message.metadata.dst_node_id]
             try:
                 reply = self._app(message, context)
@@ -115,12 +117,18 @@ class LocalGrid(Grid):
                 reply = Message(Error(code, f"{type(error).__name__}: {error}"), reply_to=message)
             _name(reply, f"reply-to-{message.metadata.message_id}")
             with self._lock:
-                self._replies[message.metadata.message_id] = reply
+                if not _is_over(message):  # else nobody waits for it any more
+                    self._replies[message.metadata.message_id] = reply
 
 
 def _context(node: int, sites: int, settings: UserConfig) -> Context:
     config: UserConfig = {"partition-id": node - 1, "num-partitions": sites}
     return Context(RUN_ID, node, config, RecordDict(), settings)
+
+
+def _is_over(message: Message) -> bool:
+    """Whether the time has passed within which a reply was asked for."""
+    return time.time() > message.metadata.created_at + message.metadata.ttl
 
 
 def _name(message: Message, message_id: str) -> None:

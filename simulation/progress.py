@@ -29,14 +29,14 @@ def watch(run: Path, rounds: int, console: Console, is_over: Callable[[], bool])
     if printed:
         console.print(f"going on after round {printed}")
     console.print(HEADER, style="bold", highlight=False)
-    columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn())
+    columns = (TextColumn("{task.description}", markup=False), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn())
     with Progress(*columns, console=console, transient=True, disable=not console.is_terminal) as bar:
         task = bar.add_task("starting", total=rounds, completed=printed)
         over = False
         while not over:
             over = is_over()
             for record in _scored(run)[printed:]:
-                console.print(line(record), highlight=False, soft_wrap=True)
+                console.print(line(record), highlight=False, markup=False, soft_wrap=True)
                 printed += 1
             bar.update(task, completed=printed, description=_doing(read_status(run)))
             time.sleep(0.0 if over else LOOK_EVERY)

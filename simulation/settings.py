@@ -4,13 +4,22 @@ from client.device import PlaceSettings, find_place
 from client.trainer import SiteData
 from client.training import TrainSettings
 from protocol.errors import SettingsError
-from protocol.settings import Table, section
+from protocol.settings import Table, Value, defaults, section
 from protocol.strategy import make_strategy
 from server.settings import FederationSettings
 from server.tracking import TrackingSettings
 from simulation.overlays import ReportSettings
 from simulation.sites import DataSettings
 from urwkv import Architecture
+
+OF_THE_COMMAND = {
+    "run.engine": "--engine",
+    "run.out": "--out",
+    "run.resume": "--resume",
+    "run.sites": "data.root",
+    "federation.sites": "data.sites",
+}
+"""Settings that the command makes of its own words, and which words those are."""
 
 
 def check_settings(table: Table) -> DataSettings:
@@ -28,11 +37,26 @@ def check_settings(table: Table) -> DataSettings:
         ("data", SiteData),
     ):
         section(table, prefix, cls)
+    _require(0 <= int(table["seed"]) < 2**63, "seed", table["seed"], "between 0 and 2^63 - 1")
+    _require(
+        table["model.in_channels"] in (1, 3),
+        "model.in_channels",
+        table["model.in_channels"],
+        "1 (grey) or 3 (colour)",
+    )
     find_place(section(table, "train", PlaceSettings))
     make_strategy(table)
+    for key, words in OF_THE_COMMAND.items():
+        if table[key] != defaults()[key]:
+            raise SettingsError(f"{key} = {table[key]!r}: a simulation sets it itself; use {words}")
     if table["privacy.epsilon"]:
         raise SettingsError(
             f"privacy.epsilon = {table['privacy.epsilon']!r}: this version trains without differential privacy;"
             " leave it at 0"
         )
     return section(table, "data", DataSettings)
+
+
+def _require(condition: bool, key: str, value: Value, allowed: str) -> None:
+    if not condition:
+        raise SettingsError(f"{key} = {value!r} must be {allowed}")

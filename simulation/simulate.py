@@ -9,13 +9,16 @@ from pathlib import Path
 from typing import Any
 
 from rich.console import Console
+from rich.markup import escape
 from rich.table import Table as RichTable
 
 from protocol.atomic import write_atomic
 from protocol.errors import RunError, SettingsError
+from protocol.lock import hold
 from protocol.settings import Table, Value, choose, dump, load_scenario, parse_assignment, resolve, section
 from server import tracking
-from server.journal import Journal
+from server.app import check_same_run
+from server.journal import holds_checkpoint, read_state
 from server.tracking import TrackingSettings
 from simulation.engines import ENGINES, run_local, run_ray, threads_a_site
 from simulation.overlays import ReportSettings, make_overlays
@@ -49,21 +52,29 @@ def simulate(
     choose("--engine", engine, list(ENGINES))
     run, table = _opened(scenario, sets, out, resume)
     settings = check_settings(table)
-    if (run / "result.json").is_file():
-        console.print(f"{run} is finished; nothing to go on with")
-        show(run, console, "")
-        return run
     run.mkdir(parents=True, exist_ok=True)
-    write_atomic(run / "settings.yaml", dump(table))
-    console.print(f"run {run}", highlight=False)
-    with console.status("making the sites"):
-        sites = make_sites(settings, int(table["seed"]), run / "sites")
-    _federate(run, table, sites, engine, resume, console)
+    with hold(run / "lock", f"another process is running in {run}"):
+        _check_folder(run, table, resume)
+        write_atomic(run / "settings.yaml", dump(table))
+        console.print(f"run {_short(run)}", highlight=False, markup=False, soft_wrap=True)
+        try:
+            with console.status("making the sites"):
+                sites = make_sites(settings, int(table["seed"]), run / "sites")
+            with tracking.start(run, section(table, "tracking", TrackingSettings)) as tracker:
+                if not (run / "result.json").is_file():
+                    _federate(run, table, sites, engine, resume, console)
+                with console.status("drawing overlays and the report"):
+                    _draw(run, table, sites)
+                with console.status("MLflow catches up"):
+                    tracked = tracker.finish(TRACKING_SECONDS)
+        except KeyboardInterrupt:
+            raise RunError(f"stopped; every finished round is kept; go on with: {resume_command(run)}") from None
+    show(run, console, tracked)
     return run
 
 
 def _federate(run: Path, table: Table, sites: list[Path], engine: str, resume: bool, console: Console) -> None:
-    """Run the federation over the site folders, follow it, and make the report."""
+    """Run the federation over the site folders and print its rounds."""
     where: dict[str, Value] = {
         "run.engine": engine,
         "run.out": str(run),
@@ -75,22 +86,19 @@ def _federate(run: Path, table: Table, sites: list[Path], engine: str, resume: b
     (run / "status.json").unlink(missing_ok=True)
     rounds = int(table["federation.rounds"])
     run_engine = run_local if engine == "local" else run_ray
-    with tracking.start(run, section(table, "tracking", TrackingSettings)) as tracker:
-        try:
-            run_engine({**table, **where}, len(sites), partial(watch, run, rounds, console))
-        except KeyboardInterrupt:
-            raise RunError(f"stopped; every finished round is kept; go on with: {resume_command(run)}") from None
-        with console.status("drawing overlays and the report"):
-            if section(table, "report", ReportSettings).allow(are_public(section(table, "data", DataSettings))):
-                make_overlays(run, sites, table)
-            write_report(run)
-        with console.status("MLflow catches up"):
-            tracked = tracker.finish(TRACKING_SECONDS)
-    show(run, console, tracked)
+    run_engine({**table, **where}, len(sites), partial(watch, run, rounds, console))
+
+
+def _draw(run: Path, table: Table, sites: list[Path]) -> None:
+    """Overlays, where the pictures may be shown, and the report."""
+    public = are_public(section(table, "data", DataSettings))
+    if section(table, "report", ReportSettings).allow(public):
+        make_overlays(run, sites, table)
+    write_report(run)
 
 
 def _opened(scenario: Path | None, sets: list[str], out: Path | None, resume: bool) -> tuple[Path, Table]:
-    """The run's folder and its complete settings."""
+    """The run's folder and its complete settings; nothing is written yet."""
     differences: Mapping[str, Value] = load_scenario(scenario) if scenario else {}
     assignments = dict(parse_assignment(text) for text in sets)
     if resume:
@@ -103,11 +111,18 @@ def _opened(scenario: Path | None, sets: list[str], out: Path | None, resume: bo
         name = f"{scenario.stem if scenario else 'phantoms'}-{time.strftime('%Y%m%d-%H%M%S')}"
         out = out or Path("runs") / name
         table = resolve(differences, assignments)
-        if Journal(out).exists() if out.exists() else False:
-            raise RunError(f"{out} already holds a run; go on with it by --resume, or choose another --out")
     if table["data.root"]:
-        table["data.root"] = str(Path(str(table["data.root"])).resolve())
+        table["data.root"] = str(Path(str(table["data.root"])).expanduser().resolve())
     return out.resolve(), table
+
+
+def _check_folder(run: Path, table: Table, resume: bool) -> None:
+    """RunError when the folder holds a run that this one would spoil."""
+    if not holds_checkpoint(run):
+        return
+    if not resume:
+        raise RunError(f"{_short(run)} already holds a run; go on with it by --resume, or choose another --out")
+    check_same_run(read_state(run)["settings"], table, run)
 
 
 def show(run: Path, console: Console, tracked: str) -> None:
@@ -120,7 +135,7 @@ def show(run: Path, console: Console, tracked: str) -> None:
     for site in result["sites"]:
         scores = final["sites"].get(site["name"])
         words = _scores(scores) if scores else ["-"] * 4
-        table.add_row(site["name"], *(str(site[split]) for split in ("train", "val", "test")), *words)
+        table.add_row(escape(site["name"]), *(str(site[split]) for split in ("train", "val", "test")), *words)
     counts = [str(sum(site[split] for site in result["sites"])) for split in ("train", "val", "test")]
     pooled = {"dice": final["global_dice"], "iou": final["global_iou"], "hd95": final["hd95"], "nsd": final["nsd"]}
     table.add_section()
@@ -129,10 +144,8 @@ def show(run: Path, console: Console, tracked: str) -> None:
     console.print(
         f"global Dice {final['global_dice']:.4f} after {result['seconds']['total']:.0f} s on {result['device']}"
     )
-    console.print(f"report  {_short(run / 'report.html')}", highlight=False, soft_wrap=True)
-    console.print(f"model   {_short(run / 'model.safetensors')}", highlight=False, soft_wrap=True)
-    if tracked:
-        console.print(tracked, highlight=False, soft_wrap=True)
+    places = f"report  {_short(run / 'report.html')}\nmodel   {_short(run / 'model.safetensors')}\n{tracked}"
+    console.print(places, highlight=False, markup=False, soft_wrap=True)
 
 
 def resume_command(run: Path) -> str:

@@ -6,7 +6,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
-from client.site import read_site
+from client.duplicates import identical_files
+from client.site import Site, read_site
 from protocol.errors import DataError, SettingsError
 from protocol.seeds import seed_of
 from protocol.settings import require
@@ -46,7 +47,7 @@ class DataSettings:
         require(self.spread >= 0, "spread", self.spread, "0 (equal sizes) or more")
         require(0 <= self.appearance <= 2, "appearance", self.appearance, "between 0 (identity) and 2")
         require(0 < self.val < 1, "val", self.val, "between 0 and 1")
-        require(0 <= self.test < 1, "test", self.test, "at least 0 and below 1")
+        require(0 < self.test < 1, "test", self.test, "between 0 and 1")
         require(self.val + self.test < 1, "val", self.val, f"below 1 - data.test = {1 - self.test:g}")
 
 
@@ -63,14 +64,23 @@ def make_sites(settings: DataSettings, seed: int, out: Path) -> list[Path]:
     """
     ready = _ready_sites(settings)
     if ready:
-        for folder in ready:
-            read_site(folder, seed=seed, val=settings.val, test=settings.test)
+        _check_apart([read_site(folder, seed=seed, val=settings.val, test=settings.test) for folder in ready])
         return ready
     made_by: dict[str, object] = {"seed": seed}
     made_by |= {f"data.{key}": value for key, value in dataclasses.asdict(settings).items()}
     if not out.exists():
         write_whole(out, _divided(settings, seed) if settings.root else _phantoms(settings, seed), made_by)
     return sites_made_by(out, made_by)
+
+
+def _check_apart(sites: list[Site]) -> None:
+    """DataError when two sites hold the same picture: one patient would train at one and be tested at the other."""
+    paths = [(case.image, site.name) for site in sites for case in site.cases]
+    holder: dict[str, tuple[Path, str]] = {}
+    for (path, site), content in zip(paths, identical_files([path for path, _ in paths]), strict=True):
+        other, where = holder.setdefault(content, (path, site))
+        if where != site:
+            raise DataError(f"{path} is the same picture as {other}: keep it at one site alone")
 
 
 def are_public(settings: DataSettings) -> bool:

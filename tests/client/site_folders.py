@@ -15,12 +15,12 @@ def draw(seed: int, side: int = 24) -> tuple[np.ndarray, np.ndarray]:
     return image, mask
 
 
-def make_site(folder: Path, cases: int = 12, csv: str = "", side: int = 24) -> Path:
-    """A sound site with cases c00, c01, ...; `csv` is the text of site.csv."""
+def make_site(folder: Path, cases: int = 12, csv: str = "", side: int = 24, first: int = 0) -> Path:
+    """A sound site with cases c00, c01, ... of the pictures `first` and on; `csv` is the text of site.csv."""
     (folder / "images").mkdir(parents=True)
     (folder / "masks").mkdir()
     for number in range(cases):
-        image, mask = draw(number, side)
+        image, mask = draw(first + number, side)
         Image.fromarray(image).save(folder / "images" / f"c{number:02}.png")
         Image.fromarray(mask).save(folder / "masks" / f"c{number:02}.png")
     if csv:

@@ -67,6 +67,38 @@ def test_a_strategys_own_settings_pass_through_as_numbers() -> None:
     assert settings.resolve({"strategy.mu": "1e-2"})["strategy.mu"] == 0.01
 
 
+@pytest.mark.parametrize(
+    ("assignment", "value"),
+    [
+        ("train.epochs=3", 3),
+        ("train.augment=false", False),
+        ("train.augment=True", True),
+        ("train.lr=3e-4", 3e-4),
+        ("tracking.experiment=0012", "0012"),
+        ("tracking.uri=off", "off"),
+        ("federation.quorum=2", 2),
+        ("federation.quorum=0.5", 0.5),
+    ],
+)
+def test_an_assignment_takes_the_type_of_its_key(assignment: str, value: object) -> None:
+    key, word = settings.parse_assignment(assignment)
+    resolved = settings.resolve({key: word})[key]
+    assert (resolved, type(resolved)) == (value, type(value))
+
+
+@pytest.mark.parametrize("word", ["inf", "nan", "-inf", "1e400"])
+@pytest.mark.parametrize("key", ["train.batch", "train.lr", "federation.deadline"])
+def test_numbers_are_finite(key: str, word: str) -> None:
+    with pytest.raises(SettingsError, match=f"{key} = '{word}' must be a"):
+        settings.resolve({key: word})
+
+
+@pytest.mark.parametrize("text", ["abc", "5", "[1]"])
+def test_overrides_that_are_no_table_are_an_error(text: str) -> None:
+    with pytest.raises(SettingsError, match="overrides = "):
+        settings.resolve({"overrides": text})
+
+
 def test_overrides_carry_a_whole_table() -> None:
     assert settings.resolve({"overrides": '{"train.epochs": 5, "strategy.mu": 0.1}'})["train.epochs"] == 5
 
@@ -75,13 +107,13 @@ def test_overrides_carry_a_whole_table() -> None:
     ("text", "pair"),
     [
         ("train.lr=3e-4", ("train.lr", "3e-4")),
-        ("train.epochs = 3", ("train.epochs", 3)),
-        ("train.augment=false", ("train.augment", False)),
+        ("train.epochs = 3", ("train.epochs", "3")),
+        ("tracking.experiment=0012", ("tracking.experiment", "0012")),
         ("tracking.uri=http://h:5000", ("tracking.uri", "http://h:5000")),
         ("data.root=", ("data.root", "")),
     ],
 )
-def test_assignments_are_read_as_yaml(text: str, pair: tuple[str, object]) -> None:
+def test_assignments_stay_words_until_their_type_is_known(text: str, pair: tuple[str, object]) -> None:
     assert settings.parse_assignment(text) == pair
 
 

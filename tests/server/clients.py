@@ -76,6 +76,11 @@ def with_scalars(**changed: float) -> Misdeed:
     return lambda reply: replace(reply, scalars={**reply.scalars, **scalars})
 
 
+def without(name: str) -> Misdeed:
+    """The misdeed of leaving one number out."""
+    return lambda reply: replace(reply, scalars={k: v for k, v in reply.scalars.items() if k != name})
+
+
 def client_app(misdeeds: Mapping[int, Misdeed]) -> Callable[[Message, Context], Message]:
     """A client app whose sites are honest but for the misdeeds, by site number, in training rounds."""
 
@@ -104,10 +109,12 @@ def federate(
     misdeeds: Mapping[int, Misdeed] | None = None,
     state: State | None = None,
     app: Callable[[Message, Context], Message] | None = None,
+    expected: int | None = None,
+    lanes: int = 1,
 ) -> State:
-    """Run the real rounds over pretend sites; the state at the end."""
-    table = {**table, "federation.sites": sites}
-    grid = LocalGrid(app or client_app(misdeeds or {}), sites, 1, table)
+    """Run the real rounds over pretend sites, beginning when `expected` have joined; the state at the end."""
+    table = {**table, "federation.sites": expected or sites}
+    grid = LocalGrid(app or client_app(misdeeds or {}), sites, lanes, table)
     state = state or State(settings=table, model={name: a.copy() for name, a in X0.items()})
     try:
         Federation(grid, state, Journal(run), Status(run)).run()

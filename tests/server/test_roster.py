@@ -1,4 +1,15 @@
+import time
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+from flwr.app import Context, Error, Message
+
+from protocol.errors import RoundError, RunError, SettingsError
+from protocol.messages import DESCRIBE, Reply, Task, reply_content
 from server.roster import Member, sample
+from tests.server.clients import client_app, federate, honest, settings
 
 
 def roster(names: list[str]) -> dict[str, Member]:
@@ -17,3 +28,70 @@ def test_a_sample_depends_on_names_not_on_nodes_or_their_order() -> None:
 def test_at_least_one_site_is_asked_and_all_at_fraction_one() -> None:
     assert len(sample(roster(["a", "b", "c"]), 0.01, 0, 1)) == 1
     assert list(sample(roster(["b", "a"]), 1.0, 0, 1)) == ["a", "b"]
+
+
+def describing(spoil: Callable[[Reply], Reply | Error | None]) -> Callable[[Message, Context], Message]:
+    """A client app in which site 1 spoils its answer to `query.describe`; None: it says nothing for long."""
+
+    def app(message: Message, context: Context) -> Message:
+        index = int(context.node_config["partition-id"])
+        if index != 1 or message.metadata.message_type != DESCRIBE:
+            return client_app({})(message, context)
+        answer = spoil(honest(index, Task(DESCRIBE)))
+        if answer is None:
+            time.sleep(3)
+            answer = honest(index, Task(DESCRIBE))
+        content = answer if isinstance(answer, Error) else reply_content(answer)
+        return Message(content, reply_to=message)
+
+    return app
+
+
+@pytest.mark.parametrize(
+    ("spoil", "says"),
+    [
+        (lambda r: replace(r, scalars={}), "train.images = -1.0 is no number of images"),
+        (lambda r: replace(r, scalars={**r.scalars, "train.images": 0.0}), "site-1 has no training images"),
+        (lambda r: replace(r, scalars={**r.scalars, "train.images": float("inf")}), "train.images = inf"),
+        (lambda r: replace(r, scalars={**r.scalars, "val.images": 1e300}), "val.images = 1e"),
+        (lambda r: replace(r, site=""), "a site's name must have 1 to 100 printable characters"),
+        (lambda r: replace(r, site="a\nb"), "a site's name must have 1 to 100 printable characters"),
+        (lambda r: Error(1000, "no data here"), "1 of 2 sites joined in .* s; one refused: no data here"),
+    ],
+)
+def test_a_site_that_cannot_join_is_refused_with_its_reason(
+    tmp_path: Path, spoil: Callable[[Reply], Reply | Error], says: str
+) -> None:
+    with pytest.raises(RoundError, match=says):
+        federate(tmp_path, settings(federation_rounds=1), 2, app=describing(spoil))
+
+
+def test_the_study_begins_when_the_sites_it_waits_for_have_joined(tmp_path: Path) -> None:
+    table = settings(federation_rounds=1, federation_sites=1)
+    began = time.monotonic()
+    state = federate(tmp_path, table, 2, app=describing(lambda reply: None), expected=1)
+    assert [site["name"] for site in state.sites] == ["site-0"]
+    assert time.monotonic() - began < 60
+
+
+def test_a_quorum_beyond_the_sites_is_refused_at_once(tmp_path: Path) -> None:
+    with pytest.raises(SettingsError, match=r"federation\.quorum = 9 can't be met: a round asks 2 sites"):
+        federate(tmp_path, settings(federation_quorum=9), 2)
+
+
+def test_a_run_goes_on_with_the_sites_it_began_with(tmp_path: Path) -> None:
+    state = federate(tmp_path, settings(federation_rounds=1), 2)
+    state.settings |= {"federation.rounds": 2, "federation.sites": 3}
+    with pytest.raises(RunError, match="the sites or their images are others"):
+        federate(tmp_path, state.settings, 3, state=state)
+
+
+def test_a_federation_without_test_images_says_so_before_the_first_round(tmp_path: Path) -> None:
+    def app(message: Message, context: Context) -> Message:
+        reply = client_app({})(message, context)
+        if message.metadata.message_type == DESCRIBE:
+            reply.content["scalars"]["test.images"] = 0.0
+        return reply
+
+    with pytest.raises(RoundError, match=r"no site has test images: raise data\.test"):
+        federate(tmp_path, settings(federation_rounds=1), 2, app=app)

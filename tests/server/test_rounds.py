@@ -3,7 +3,7 @@ import time
 from pathlib import Path
 
 import pytest
-from flwr.app import Context, Message
+from flwr.app import Context, Error, Message
 
 from protocol.errors import RoundError
 from server.journal import Journal, State
@@ -138,3 +138,36 @@ def test_the_described_counts_are_the_results(tmp_path: Path) -> None:
     counts = honest(1, Task("query.describe")).scalars
     expected = {"name": "site-1", **{split: int(counts[f"{split}.images"]) for split in ("train", "val", "test")}}
     assert state.sites[1] == expected
+
+
+def test_failures_in_the_closing_evaluation_are_recorded_and_need_a_quorum_too(tmp_path: Path) -> None:
+    def app(message: Message, context: Context) -> Message:
+        if context.node_config["partition-id"] == 1 and message.metadata.message_type == "evaluate":
+            return Message(Error(1000, "out of memory"), reply_to=message)
+        return client_app({})(message, context)
+
+    state = federate(tmp_path / "kept", settings(federation_rounds=1), 2, app=app)
+    assert state.history[-1]["failed"] == {"site-1": "closing evaluation: out of memory"}
+    with pytest.raises(
+        RoundError, match="the closing evaluation on val images has 1 valid replies, fewer than the 2"
+    ):
+        federate(tmp_path / "lost", settings(federation_rounds=1, federation_quorum=2), 2, app=app)
+
+
+def test_a_late_reply_to_one_round_does_not_count_in_the_next(tmp_path: Path) -> None:
+    slept = threading.Event()
+
+    def app(message: Message, context: Context) -> Message:
+        if (
+            context.node_config["partition-id"] == 1
+            and message.metadata.message_type == "train"
+            and not slept.is_set()
+        ):
+            slept.set()
+            time.sleep(1.5)
+        return client_app({})(message, context)
+
+    table = settings(federation_rounds=3, federation_deadline=1.0, federation_quorum=1)
+    state = federate(tmp_path, table, 2, app=app, lanes=2)
+    assert "site-1" in state.history[0]["failed"]
+    assert state.history[2]["failed"] == {}

@@ -73,6 +73,25 @@ def test_a_timeout_returns_what_has_come() -> None:
     grid.close()
 
 
+def test_a_message_whose_time_is_over_is_not_worked_on() -> None:
+    done = []
+
+    def note(message: Message, context: Context) -> Message:
+        done.append(message.content["ask"]["text"])
+        if done == ["slow"]:
+            time.sleep(0.5)
+        return echo(message, context)
+
+    grid = LocalGrid(note, 1, 1, {})
+    words = {"slow": 0.2, "late": 0.2, "patient": 10.0}
+    messages = [Message(RecordDict({"ask": ConfigRecord({"text": w})}), 1, "train", ttl=t) for w, t in words.items()]
+    replies = list(grid.send_and_receive(messages, timeout=2))
+    grid.close()
+    assert done == ["slow", "patient"]
+    assert len(replies) == 1
+    assert grid._replies == {}
+
+
 def test_a_closed_grid_says_so() -> None:
     grid = LocalGrid(echo, 1, 1, {})
     grid.close()

@@ -84,8 +84,8 @@ def test_an_interrupted_writing_leaves_nothing(tmp_path: Path, monkeypatch: pyte
 
 
 def test_site_folders_are_used_as_they_are(tmp_path: Path) -> None:
-    for name in ("north", "south"):
-        make_site(tmp_path / "root" / name)
+    for number, name in enumerate(("north", "south")):
+        make_site(tmp_path / "root" / name, first=100 * number)
     (tmp_path / "root/notes").mkdir()
     made = make_sites(settings(root=str(tmp_path / "root")), 0, tmp_path / "out")
     assert made == [tmp_path / "root/north", tmp_path / "root/south"]
@@ -231,6 +231,13 @@ def test_the_manifest_says_what_the_sites_were_made_by(tmp_path: Path) -> None:
     assert manifest["made_by"]["data.images"] == 12
     assert [site["name"] for site in manifest["sites"]] == ["site1-ultrasound"]
     assert sum(manifest["sites"][0][word] for word in ("train", "val", "test")) == 12
+
+
+def test_one_picture_at_two_sites_is_refused(tmp_path: Path) -> None:
+    make_site(tmp_path / "root" / "north")
+    make_site(tmp_path / "root" / "south", first=11)
+    with pytest.raises(DataError, match=r"south/images/c00\.png is the same picture as .*north/images/c11\.png: keep"):
+        make_sites(settings(root=str(tmp_path / "root")), 0, tmp_path / "out")
 
 
 def test_phantoms_are_public_and_folders_of_ones_own_are_not(tmp_path: Path) -> None:
