@@ -1,12 +1,18 @@
+import contextlib
+import signal
+import subprocess
+import sys
+import time
 from pathlib import Path
 
 import pytest
 from rich.console import Console
 from safetensors.numpy import load_file
 
-from protocol.errors import RoundError
-from protocol.settings import resolve
+from protocol.errors import RoundError, RunError
+from protocol.settings import ROOT, resolve
 from simulation.engines import cores, lanes, threads_a_site
+from simulation.flower_runtime import MARK
 from simulation.simulate import simulate
 from tests.client.phantoms import SMALL
 
@@ -31,7 +37,7 @@ def test_local_equals_ray_bit_for_bit(tmp_path: Path, norm: str) -> None:
     assert [name for name in local if local[name] != ray[name]] == []
 
 
-def test_what_the_server_app_raises_on_ray_reaches_the_caller(tmp_path: Path) -> None:
+def test_what_the_server_app_raises_reaches_the_caller(tmp_path: Path) -> None:
     with pytest.raises(RoundError, match=r"round 1 has 0 valid replies.*diverged.*lower train\.lr"):
         run(tmp_path / "out", "local", "train.optimizer=sgd", "train.lr=1e20", "train.epochs=2")
 
@@ -43,3 +49,38 @@ def test_cores_go_to_sites_first_and_to_threads_when_there_are_more() -> None:
     assert lanes(resolve(on_cpu), 10 * cores()) == cores()
     assert threads_a_site(resolve(on_cpu), 10 * cores()) == 1
     assert lanes(resolve(on_cpu, {"train.threads": cores()}), 10) == 1
+
+
+def marked(home: Path) -> list[str]:
+    """The command lines of the processes that belong to a Flower runtime at `home`."""
+    found = []
+    for folder in Path("/proc").glob("[0-9]*"):
+        with contextlib.suppress(OSError):
+            if f"{MARK}={home}".encode() in (folder / "environ").read_bytes().split(b"\0"):
+                found.append((folder / "cmdline").read_text().replace("\0", " "))
+    return found
+
+
+@pytest.mark.slow
+def test_a_ray_run_that_is_stopped_leaves_no_process_and_goes_on_later(tmp_path: Path) -> None:
+    words = [word for text in (*SETS, "federation.rounds=30") for word in ("--set", text)]
+    command = [sys.executable, str(ROOT / "fedurwkv.py"), "simulate", "--engine", "ray", "--out", "run", *words]
+    process = subprocess.Popen(command, cwd=tmp_path, stderr=subprocess.PIPE, stdout=subprocess.DEVNULL, text=True)
+    latest = tmp_path / "run" / "checkpoint" / "latest"
+    until = time.monotonic() + 120
+    while not latest.exists() and time.monotonic() < until:
+        time.sleep(0.1)
+    assert marked(tmp_path / "run" / "flower") != []
+    process.send_signal(signal.SIGINT)
+    _, error = process.communicate(timeout=60)
+    assert error.startswith("error: stopped; every finished round is kept")
+    assert marked(tmp_path / "run" / "flower") == []
+    stopped = latest.read_text()
+    time.sleep(3)
+    assert latest.read_text() == stopped
+
+
+@pytest.mark.slow
+def test_what_the_server_app_raises_on_ray_reaches_the_caller(tmp_path: Path) -> None:
+    with pytest.raises(RunError, match=r"round 1 has 0 valid replies.*diverged.*lower train\.lr"):
+        run(tmp_path / "out", "ray", "train.optimizer=sgd", "train.lr=1e20", "train.epochs=2")
