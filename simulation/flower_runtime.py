@@ -81,8 +81,8 @@ class FlowerRuntime:
     ) -> None:
         """End every process of the runtime: Flower and Ray start theirs in sessions of their own."""
         until = time.monotonic() + STOP_SECONDS
-        self._superlink.terminate()
-        while (family := self._family()) and time.monotonic() < until:
+        family: set[int] = set()
+        while (family := _alive(family | self._family())) and time.monotonic() < until:
             sign = signal.SIGTERM if time.monotonic() < until - STOP_SECONDS / 2 else signal.SIGKILL
             for process in family:
                 with contextlib.suppress(ProcessLookupError):
@@ -90,14 +90,23 @@ class FlowerRuntime:
             self._superlink.poll()  # so that it does not stay a zombie
             time.sleep(0.2)
 
-    def _family(self) -> list[int]:
-        """The processes that carry this runtime's mark in their environment."""
+    def _family(self) -> set[int]:
+        """The processes that carry this runtime's mark in their environment, and their descendants.
+
+        Ray's agents write their title over their environment, so they are known by their parents alone.
+        """
         mark = f"{MARK}={self.home}".encode()
-        family = []
+        family: set[int] = set()
+        children: dict[int, list[int]] = {}
         for folder in Path("/proc").glob("[0-9]*"):
             with contextlib.suppress(OSError):  # ended meanwhile, or another user's
+                children.setdefault(_parent(folder), []).append(int(folder.name))
                 if mark in (folder / "environ").read_bytes().split(b"\0"):
-                    family.append(int(folder.name))
+                    family.add(int(folder.name))
+        new = family
+        while new:
+            new = {child for parent in new for child in children.get(parent, [])} - family
+            family |= new
         return family
 
     def submit(self, table: Table, sites: int) -> None:
@@ -175,6 +184,21 @@ class FlowerRuntime:
                     return
             time.sleep(0.1)
         raise RunError(f"Flower's SuperLink did not start within {START_SECONDS:.0f} s; see {self.log}")
+
+
+def _parent(folder: Path) -> int:
+    """The parent of the process that `folder` of /proc describes (proc_pid_stat(5): after the name and the state)."""
+    return int((folder / "stat").read_text().rpartition(")")[2].split()[1])
+
+
+def _alive(processes: set[int]) -> set[int]:
+    """Those that still run; a zombie has only its parent left to tell."""
+    alive = set()
+    for process in processes:
+        with contextlib.suppress(OSError):
+            if (Path("/proc") / str(process) / "stat").read_text().rpartition(")")[2].split()[0] != "Z":
+                alive.add(process)
+    return alive
 
 
 def _tool(name: str) -> str:

@@ -51,6 +51,17 @@ def test_cores_go_to_sites_first_and_to_threads_when_there_are_more() -> None:
     assert lanes(resolve(on_cpu, {"train.threads": cores()}), 10) == 1
 
 
+def rays() -> set[str]:
+    """The processes of any Ray."""
+    titles = {folder.name: (folder / "cmdline") for folder in Path("/proc").glob("[0-9]*")}
+    found = set()
+    for process, path in titles.items():
+        with contextlib.suppress(OSError):
+            if any(word in path.read_bytes() for word in (b"ray::", b"raylet", b"gcs_server")):
+                found.add(process)
+    return found
+
+
 def marked(home: Path) -> list[str]:
     """The command lines of the processes that belong to a Flower runtime at `home`."""
     found = []
@@ -63,6 +74,7 @@ def marked(home: Path) -> list[str]:
 
 @pytest.mark.slow
 def test_a_ray_run_that_is_stopped_leaves_no_process_and_goes_on_later(tmp_path: Path) -> None:
+    before = rays()
     words = [word for text in (*SETS, "federation.rounds=30") for word in ("--set", text)]
     command = [sys.executable, str(ROOT / "fedurwkv.py"), "simulate", "--engine", "ray", "--out", "run", *words]
     process = subprocess.Popen(command, cwd=tmp_path, stderr=subprocess.PIPE, stdout=subprocess.DEVNULL, text=True)
@@ -71,10 +83,12 @@ def test_a_ray_run_that_is_stopped_leaves_no_process_and_goes_on_later(tmp_path:
     while not latest.exists() and time.monotonic() < until:
         time.sleep(0.1)
     assert marked(tmp_path / "run" / "flower") != []
+    assert len(rays() - before) > 3
     process.send_signal(signal.SIGINT)
     _, error = process.communicate(timeout=60)
     assert error.startswith("error: stopped; every finished round is kept")
     assert marked(tmp_path / "run" / "flower") == []
+    assert rays() - before == set()
     stopped = latest.read_text()
     time.sleep(3)
     assert latest.read_text() == stopped

@@ -236,7 +236,9 @@ def test_the_manifest_says_what_the_sites_were_made_by(tmp_path: Path) -> None:
 def test_one_picture_at_two_sites_is_refused(tmp_path: Path) -> None:
     make_site(tmp_path / "root" / "north")
     make_site(tmp_path / "root" / "south", first=11)
-    with pytest.raises(DataError, match=r"south/images/c00\.png is the same picture as .*north/images/c11\.png: keep"):
+    with pytest.raises(
+        DataError, match=r"south/images/c00\.png is the same picture as .*north/images/c11\.png: keep"
+    ):
         make_sites(settings(root=str(tmp_path / "root")), 0, tmp_path / "out")
 
 
