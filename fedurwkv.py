@@ -38,7 +38,10 @@ def simulate(
     out: Annotated[Path | None, typer.Option(help="The run's folder.")] = None,
     resume: Annotated[bool, typer.Option("--resume", help="Go on with the run in --out.")] = False,
 ) -> None:
-    """Simulate a federation of hospitals on this machine."""
+    """Simulate a federation of hospitals on this machine.
+
+    SCENARIO is a YAML file of differences on the settings in pyproject.toml; without one, phantoms.
+    """
     from rich.console import Console
 
     from simulation.simulate import simulate as run
@@ -48,11 +51,11 @@ def simulate(
 
 @app.command()
 def partition(
-    scenario: Annotated[Path, typer.Argument(help="YAML file of differences on the default settings.")],
     out: Annotated[Path, typer.Option(help="Where to write the site folders.")],
+    scenario: Scenario = None,
     sets: Sets = None,
 ) -> None:
-    """Write the pretend sites of a scenario and a report of how unlike they are."""
+    """Write the pretend sites of SCENARIO, or of the default settings, and a report of how unlike they are."""
     from simulation.sites_command import partition_command
 
     partition_command(scenario, out, sets or [])
@@ -60,18 +63,21 @@ def partition(
 
 @app.command()
 def report(run: Annotated[Path, typer.Argument(help="The run's folder.")]) -> None:
-    """Make a finished run's report.html again."""
+    """Make report.html of the finished run in the folder RUN again."""
     from simulation.report import write_report
 
     typer.echo(write_report(run))
 
 
 @app.command()
-def track(run: Annotated[Path, typer.Argument(help="The run's folder.")]) -> None:
-    """Bring MLflow up to date with a run's journal."""
+def track(
+    run: Annotated[Path, typer.Argument(help="The run's folder.")],
+    uri: Annotated[str | None, typer.Option(help="Another MLflow than the run's tracking.uri.")] = None,
+) -> None:
+    """Bring MLflow up to date with the journal of the run in the folder RUN."""
     from server.tracking import track as catch_up
 
-    typer.echo(catch_up(run))
+    typer.echo(catch_up(run, uri))
 
 
 def main() -> None:

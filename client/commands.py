@@ -5,7 +5,7 @@ from typing import Annotated
 
 import typer
 
-from protocol.settings import parse_assignment, resolve
+from protocol.settings import parse_assignment, resolve, section
 
 site = typer.Typer(help="A hospital: its data.", no_args_is_help=True)
 
@@ -27,8 +27,12 @@ def check(
     # decoding pictures is for this command alone; the help of the others stays fast
     from client.check import check_site
     from client.splits import SPLITS
+    from client.trainer import SiteData
+    from urwkv import Architecture
 
     table = resolve(dict(parse_assignment(text) for text in sets or []))
+    section(table, "data", SiteData)
+    section(table, "model", Architecture)
     findings, read = check_site(
         folder,
         seed=int(table["seed"]),

@@ -37,6 +37,8 @@ class SiteData:
 
     def __post_init__(self) -> None:
         require(self.size >= 16, "size", self.size, "at least 16 pixels")
+        require(0 < self.val < 1, "val", self.val, "between 0 and 1")
+        require(0 < self.test < 1 - self.val, "test", self.test, f"above 0 and below 1 - data.val = {1 - self.val:g}")
 
 
 class Trainer:

@@ -24,6 +24,7 @@ from mlflow.tracking import MlflowClient
 from protocol.atomic import write_atomic
 from protocol.settings import load_scenario
 from server.journal import read_state
+from server.mlflow_database import make_database
 from server.mlflow_uri import address, artifacts, redacted
 
 SCHEMA = 1
@@ -112,6 +113,7 @@ class MlflowLog:
         self._seen: object = None
         self._memory = self._remembered()
         self._remember()
+        make_database(self._uri)
         self._client = MlflowClient(self._uri)
         self._experiment = self._find_experiment(experiment)
         known = self._find_runs()

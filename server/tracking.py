@@ -48,6 +48,8 @@ class Tracker:
     def __init__(self, run: Path, settings: TrackingSettings) -> None:
         self._run = run
         self._settings = settings
+        self.complete = False
+        """Whether MLflow has all of the run; known after `finish`."""
         self._process = None if settings.uri == OFF else _spawn(run, settings)
 
     @property
@@ -62,12 +64,14 @@ class Tracker:
         the cure.
         """
         if self._process is None:
+            self.complete = True
             return f"MLflow: tracking is off (tracking.uri = {OFF})"
         end = time.monotonic() + timeout
         line, why = _ask_to_finish(self._process, timeout)
         if not line and time.monotonic() < end:  # it was killed on the way: mlflow.json lets another go on
             self._process = _spawn(self._run, self._settings)
             line, why = _ask_to_finish(self._process, end - time.monotonic())
+        self.complete = bool(line) and self._process.returncode == 0
         return line or untracked(self._run, why)
 
     def close(self, timeout: float = 5.0) -> None:
@@ -103,14 +107,18 @@ def track(run: Path, uri: str | None = None, timeout: float = 600.0) -> str:
     `uri` overrides the setting tracking.uri of the run. Returns the same line as `Tracker.finish`.
 
     Raises:
-        RunError: `run` holds no settings.yaml.
+        RunError: `run` holds no settings.yaml, or MLflow did not get all of it.
     """
     if not (run / "settings.yaml").is_file():
         raise RunError(f"{run} is not the folder of a run: it holds no settings.yaml")
     settings = section(load_scenario(run / "settings.yaml"), "tracking", TrackingSettings)
     if uri is not None:
         settings = dataclasses.replace(settings, uri=uri)
-    return start(run, settings).finish(timeout)
+    tracker = start(run, settings)
+    line = tracker.finish(timeout)
+    if not tracker.complete:
+        raise RunError(line)
+    return line
 
 
 def untracked(run: Path, why: str) -> str:

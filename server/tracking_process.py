@@ -37,6 +37,7 @@ class _Follower:
         self._settings = settings
         self._log: MlflowLog | None = None
         self._lock: IO[bytes] | None = None
+        self.complete = False
 
     def attempt(self, status: str = "") -> "MlflowLog":
         """Tell MLflow what is new and, with a `status`, that this is the end."""
@@ -75,7 +76,9 @@ class _Follower:
         why = ""
         for _ in range(LAST_ATTEMPTS if finished else 1):
             try:
-                return self.attempt(status).where
+                where = self.attempt(status).where
+                self.complete = True
+                return where
             except Exception as error:
                 why = reason(error, self._settings.uri)
                 logger.warning("%s", why, exc_info=True)
@@ -131,9 +134,11 @@ def main() -> None:
     os.dup2(2, 1)  # MLflow prints; the answer alone goes to the run
     words = _listen()
     settings = TrackingSettings(**json.loads(words.get()))
-    line = _Follower(Path(sys.argv[1]), settings).follow(words)
+    follower = _Follower(Path(sys.argv[1]), settings)
+    line = follower.follow(words)
     with contextlib.suppress(BrokenPipeError):
         os.write(answer, line.encode())
+    sys.exit(not follower.complete)
 
 
 if __name__ == "__main__":

@@ -2,6 +2,7 @@
 
 import json
 import shlex
+import shutil
 import time
 from collections.abc import Mapping
 from functools import partial
@@ -13,7 +14,7 @@ from rich.markup import escape
 from rich.table import Table as RichTable
 
 from protocol.atomic import write_atomic
-from protocol.errors import RunError, SettingsError
+from protocol.errors import DataError, FedURWKVError, RunError, SettingsError
 from protocol.lock import hold
 from protocol.settings import Table, Value, choose, dump, load_scenario, parse_assignment, resolve, section
 from server import tracking
@@ -52,6 +53,7 @@ def simulate(
     choose("--engine", engine, list(ENGINES))
     run, table = _opened(scenario, sets, out, resume)
     settings = check_settings(table)
+    fresh = not run.exists()
     run.mkdir(parents=True, exist_ok=True)
     with hold(run / "lock", f"another process is running in {run}"):
         _check_folder(run, table, resume)
@@ -59,7 +61,7 @@ def simulate(
         console.print(f"run {_short(run)}", highlight=False, markup=False, soft_wrap=True)
         try:
             with console.status("making the sites"):
-                sites = make_sites(settings, int(table["seed"]), run / "sites")
+                sites = _sites(settings, int(table["seed"]), run, fresh)
             with tracking.start(run, section(table, "tracking", TrackingSettings)) as tracker:
                 if not (run / "result.json").is_file():
                     _federate(run, table, sites, engine, resume, console)
@@ -71,6 +73,16 @@ def simulate(
             raise RunError(f"stopped; every finished round is kept; go on with: {resume_command(run)}") from None
     show(run, console, tracked)
     return run
+
+
+def _sites(settings: DataSettings, seed: int, run: Path, fresh: bool) -> list[Path]:
+    """The site folders; a fresh run whose data is refused leaves no folder."""
+    try:
+        return make_sites(settings, seed, run / "sites")
+    except FedURWKVError:
+        if fresh:
+            shutil.rmtree(run)
+        raise
 
 
 def _federate(run: Path, table: Table, sites: list[Path], engine: str, resume: bool, console: Console) -> None:
@@ -108,11 +120,14 @@ def _opened(scenario: Path | None, sets: list[str], out: Path | None, resume: bo
             raise RunError(f"{out} holds no run to go on with; start it without --resume")
         table = resolve(load_scenario(out / "settings.yaml"), differences, assignments)
     else:
-        name = f"{scenario.stem if scenario else 'phantoms'}-{time.strftime('%Y%m%d-%H%M%S')}"
-        out = out or Path("runs") / name
         table = resolve(differences, assignments)
+        data = Path(str(table["data.root"])).expanduser().resolve().name if table["data.root"] else "phantoms"
+        out = out or Path("runs") / f"{scenario.stem if scenario else data}-{time.strftime('%Y%m%d-%H%M%S')}"
     if table["data.root"]:
-        table["data.root"] = str(Path(str(table["data.root"])).expanduser().resolve())
+        root = Path(str(table["data.root"])).expanduser().resolve()
+        if not root.is_dir():
+            raise DataError(f"data.root = {root} is no folder: name one with sites, images or data sets")
+        table["data.root"] = str(root)
     return out.resolve(), table
 
 

@@ -7,7 +7,8 @@ from pathlib import Path
 from typing import Literal
 
 from client.duplicates import identical_files
-from client.site import Site, read_site
+from client.images import read_image, read_values
+from client.site import Case, Site, read_site
 from protocol.errors import DataError, SettingsError
 from protocol.seeds import seed_of
 from protocol.settings import require
@@ -20,6 +21,9 @@ from simulation.phantom_sites import phantom_names, write_phantoms
 from simulation.pool import read_pool
 from simulation.records import Record, in_threads, lesion_share
 from simulation.writing import Row, write_site
+
+LARGEST = 4096
+"""Largest image side: a site's pictures lie in memory."""
 
 
 @dataclass(frozen=True)
@@ -41,7 +45,7 @@ class DataSettings:
 
     def __post_init__(self) -> None:
         require(self.sites >= 1, "sites", self.sites, "at least 1")
-        require(self.size >= 16, "size", self.size, "at least 16 pixels")
+        require(16 <= self.size <= LARGEST, "size", self.size, f"between 16 and {LARGEST} pixels")
         require(self.images >= 4, "images", self.images, "at least 4")
         require(self.alpha > 0, "alpha", self.alpha, "above 0")
         require(self.spread >= 0, "spread", self.spread, "0 (equal sizes) or more")
@@ -74,13 +78,19 @@ def make_sites(settings: DataSettings, seed: int, out: Path) -> list[Path]:
 
 
 def _check_apart(sites: list[Site]) -> None:
-    """DataError when two sites hold the same picture: one patient would train at one and be tested at the other."""
+    """DataError when a picture cannot be read, or lies at two sites: a patient would be trained and tested on."""
+    in_threads(_decode, [case for site in sites for case in site.cases])
     paths = [(case.image, site.name) for site in sites for case in site.cases]
     holder: dict[str, tuple[Path, str]] = {}
     for (path, site), content in zip(paths, identical_files([path for path, _ in paths]), strict=True):
         other, where = holder.setdefault(content, (path, site))
         if where != site:
             raise DataError(f"{path} is the same picture as {other}: keep it at one site alone")
+
+
+def _decode(case: Case) -> None:
+    read_image(case.image, 3)
+    read_values(case.mask)
 
 
 def are_public(settings: DataSettings) -> bool:
@@ -170,7 +180,10 @@ def _partition(settings: DataSettings, pool: list[Record], seed: int) -> partiti
         return partitions.by_group(pool)
     if way == "quantity":
         return partitions.quantity(pool, settings.sites, settings.spread, drawn)
-    return partitions.dirichlet(pool, in_threads(lesion_share, pool), settings.sites, settings.alpha, drawn)
+    shares = in_threads(lesion_share, pool)
+    if not any(shares):
+        raise DataError(f"no mask under data.root = {settings.root} has a lesion: are these the right masks?")
+    return partitions.dirichlet(pool, shares, settings.sites, settings.alpha, drawn)
 
 
 def _split(settings: DataSettings, cases: list[Record], seed: int) -> list[str]:

@@ -27,13 +27,13 @@ LEGEND = (
 )
 
 
-def partition_command(scenario: Path, out: Path, sets: list[str]) -> None:
+def partition_command(scenario: Path | None, out: Path, sets: list[str]) -> None:
     """Write the sites to `out`, and `partition.json` and `partition.html` beside them; print a table.
 
     Raises:
         FedURWKVError: a setting, the data or `out` is wrong.
     """
-    table = resolve(load_scenario(scenario), dict(parse_assignment(text) for text in sets))
+    table = resolve(load_scenario(scenario) if scenario else {}, dict(parse_assignment(text) for text in sets))
     settings = section(table, "data", DataSettings)
     seed = int(table["seed"])
     console = Console()
@@ -44,7 +44,7 @@ def partition_command(scenario: Path, out: Path, sets: list[str]) -> None:
     out.mkdir(parents=True, exist_ok=True)
     document = {"schema": 1, "seed": seed, "data": dataclasses.asdict(settings)} | dataclasses.asdict(facts)
     write_atomic(out / "partition.json", json.dumps(document, indent=1))
-    write_atomic(out / "partition.html", _page(scenario.stem, facts, table))
+    write_atomic(out / "partition.html", _page(scenario.stem if scenario else "default settings", facts, table))
     _show(facts, console)
     console.print(f"sites in {folders[0].parent}, report {out / 'partition.html'}", highlight=False, soft_wrap=True)
 
