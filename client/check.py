@@ -10,6 +10,7 @@ import numpy as np
 import numpy.typing as npt
 
 from client.duplicates import fingerprint, twins
+from client.faults import Faults
 from client.images import read_image, read_values, refuse_other_size, to_labels
 from client.site import Case, Site, read_site, survey_site
 from protocol.errors import DataError
@@ -51,22 +52,33 @@ def check_site(
     """Look through a whole site.
 
     Returns:
-        The findings, faults first, and the site as training would read it; None when it would not.
+        The findings, faults first, and the site as training would read it; None when it would not. Of many
+        faults of one kind there are the first three, the third with a count of the others.
     """
-    cases, faults = survey_site(folder)
-    site = None if faults else read_site(folder, seed=seed, val=val, test=test)
+    cases, structure = survey_site(folder)
+    site = None if structure else read_site(folder, seed=seed, val=val, test=test)
     with ThreadPoolExecutor() as threads:
         seen = list(threads.map(lambda case: _look(case, in_channels, num_classes), site.cases if site else cases))
-    faults += [fault for one in seen for fault in one.faults]
+    faults = Faults()
+    for one in seen:
+        for fault in one.faults:
+            faults.say_error(fault, (one.case.image, one.case.mask))
     good = [one for one in seen if not one.faults]
-    if good and all(one.empty for one in good):
-        faults.append(f"{folder / 'masks'}: every mask is empty, so there is nothing to learn; draw the lesions")
+    if seen and len(good) == len(seen) and all(one.empty for one in good):
+        faults.say("{}: every mask is empty, so there is nothing to learn; draw the lesions", folder / "masks")
     pairs = _pairs(good)
     cure = "give both one split" if site and site.own_split else "give both the same patient in site.csv"
-    faults += [_twins_apart(one, other, cure) for one, other in pairs if one.case.split != other.case.split]
+    for a, b in pairs:
+        if a.case.split != b.case.split:
+            how = "are the same picture" if a.digest == b.digest else "look like the same picture"
+            faults.say(
+                "{} and {} {}, one in {} and one in {}: {}",
+                *(a.case.image, b.case.image, how, a.case.split, b.case.split, cure),
+            )
     within = [(a, b) for a, b in pairs if a.case.split == b.case.split and a.case.patient != b.case.patient]
     notes = _notes(good, within, site)
-    return [*(Finding(True, text) for text in faults), *(Finding(False, text) for text in notes)], site
+    texts = [*structure, *faults.lines()]
+    return [*(Finding(True, text) for text in texts), *(Finding(False, text) for text in notes)], site
 
 
 def _look(case: Case, in_channels: int, num_classes: int) -> Seen:
@@ -102,14 +114,6 @@ def _pairs(good: Sequence[Seen]) -> list[tuple[Seen, Seen]]:
     return [(good[i], good[j]) for i, j in twins(thumbnails)] if thumbnails else []
 
 
-def _twins_apart(one: Seen, other: Seen, cure: str) -> str:
-    how = "are the same picture" if one.digest == other.digest else "look like the same picture"
-    return (
-        f"{one.case.image} and {other.case.image} {how}, one in {one.case.split} and one in {other.case.split}:"
-        f" {cure}"
-    )
-
-
 def _notes(good: Sequence[Seen], within: Sequence[tuple[Seen, Seen]], site: Site | None) -> Iterator[str]:
     white = [one.case.name for one in good if one.white]
     if white:
@@ -123,6 +127,8 @@ def _notes(good: Sequence[Seen], within: Sequence[tuple[Seen, Seen]], site: Site
     names = [f"{one.case.name} and {other.case.name}" for one, other in within]
     if names:
         yield f"the same picture twice in one split: {_some(names, 'pair')}; give them one patient in site.csv"
+    if site and not site.split("test"):
+        yield "no test images: this site's share of the final score is missing"
     if site and len(site.split("train")) < FEW:
         yield f"few training images: {len(site.split('train'))}; a model gains from {FEW} and more"
 

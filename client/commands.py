@@ -43,14 +43,12 @@ def check(
     )
     for finding in findings:
         typer.echo(f"{'fault' if finding.fault else 'note '}  {finding.text}")
-    faults = sum(finding.fault for finding in findings)
+    faults = any(finding.fault for finding in findings)
     if read:
         origin = "as site.csv gives them" if read.own_split else "dealt by patient"
         counts = ", ".join(f"{len(read.split(word))} {word}" for word in SPLITS)
         typer.echo(f"{read.name}: {len(read.cases)} cases, {counts} ({origin})")
     if faults:
-        typer.echo(
-            f"{faults} fault{'s' if faults > 1 else ''}: correct {'them' if faults > 1 else 'it'} before training"
-        )
+        typer.echo("faults found: correct them before training")
         raise typer.Exit(1)
     typer.echo("no faults: ready for training")

@@ -5,22 +5,28 @@
       masks/NAME.png          integer labels, 0 is background
       site.csv                optional: name, split (train|val|test), patient, group
 
-Reading a site lists its folders and its csv, so it is cheap; `client.check` reads every picture.
+Names are compared in Unicode NFC, so that files copied from a Mac match. Reading a site lists its folders and
+its csv, so it is cheap; `client.check` reads every picture.
 """
 
-import csv
+import re
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
 from client.duplicates import identical_files
+from client.faults import Faults
+from client.site_csv import COLUMNS as COLUMNS
+from client.site_csv import Rows, one_form, read_rows
 from client.splits import SPLITS, share_out, units
 from protocol.errors import DataError
 from protocol.seeds import seed_of
-from protocol.settings import nearest
 
 IMAGE_SUFFIXES = (".png", ".jpg", ".jpeg", ".tif", ".tiff")
-COLUMNS = ("name", "split", "patient", "group")
+BY_THE_SYSTEM = ("thumbs.db", "ehthumbs.db", "desktop.ini")
+"""Files that Windows leaves in folders of pictures, in lower case."""
+
+FORMAT = "a site is a folder with images/NAME.png and masks/NAME.png"
 
 
 @dataclass(frozen=True)
@@ -62,10 +68,10 @@ def read_site(folder: Path, *, seed: int, val: float, test: float) -> Site:
     Raises:
         DataError: the first thing that is wrong, in which file, and the cure.
     """
-    cases, faults = survey_site(Path(folder))
+    cases, faults = _survey(Path(folder))
     if faults:
         more = f" ({len(faults) - 1} more: fedurwkv site check {folder})" if len(faults) > 1 else ""
-        raise DataError(faults[0] + more)
+        raise DataError(faults.first() + more)
     name = Path(folder).resolve().name
     own_split = any(case.split for case in cases)
     if not own_split:
@@ -74,124 +80,125 @@ def read_site(folder: Path, *, seed: int, val: float, test: float) -> Site:
 
 
 def survey_site(folder: Path) -> tuple[list[Case], list[str]]:
-    """The cases that have image and mask, with the split that site.csv gives, and every fault of the structure."""
-    faults: list[str] = []
+    """The cases that have image and mask, with the split that site.csv gives, and the faults of the structure.
+
+    Of many faults of one kind the first three are given, and a count.
+    """
+    cases, faults = _survey(folder)
+    return cases, faults.lines()
+
+
+def _survey(folder: Path) -> tuple[list[Case], Faults]:
+    faults = Faults()
+    if not _is_site(folder, faults):
+        return [], faults
     images, masks = _list_images(folder / "images", faults), _list_masks(folder / "masks", faults)
-    for name, image in images.items():
-        if name not in masks:
-            faults.append(f"{image} has no mask {folder / 'masks' / name}.png: draw one, or move the image away")
-    for name, mask in masks.items():
-        if name not in images:
-            faults.append(f"{mask} has no image of that name in {folder / 'images'}: add it, or move the mask away")
-    rows = _read_csv(folder / "site.csv", images, faults)
+    if not images or not masks:
+        return [], faults
+    _find_single(images, masks, folder, faults)
+    rows = read_rows(folder / "site.csv", images, faults)
     cases = []
     for name in sorted(images.keys() & masks.keys() & rows.keys()):
         split, patient, group = (rows[name][column] for column in COLUMNS[1:])
         cases.append(Case(name, images[name], masks[name], split, patient or name, group))
-    if images and masks:
-        _find_bad_splits(cases, folder, faults)
+    _find_bad_splits(cases, rows, folder, faults)
     return cases, faults
 
 
-def _list_images(folder: Path, faults: list[str]) -> dict[str, Path]:
+def _is_site(folder: Path, faults: Faults) -> bool:
+    """Whether `folder` has images/ or masks/; if not, that is the one fault."""
+    if not folder.is_dir():
+        faults.say("{} is no folder: give the path of a site, a folder with images/ and masks/", folder)
+        return False
+    if (folder / "images").is_dir() or (folder / "masks").is_dir():
+        return True
+    sites = sorted(path for path in folder.iterdir() if (path / "images").is_dir() and (path / "masks").is_dir())
+    if sites:
+        some = "several sites: check each" if len(sites) > 1 else "a site: check that"
+        faults.say("{} holds {}, like fedurwkv site check {}", folder, some, sites[0])
+    elif any(folder.iterdir()):
+        faults.say("{} has neither images/ nor masks/: {}", folder, FORMAT)
+    else:
+        faults.say("{} is empty: {}", folder, FORMAT)
+    return False
+
+
+def _list_images(folder: Path, faults: Faults) -> dict[str, Path]:
     images: dict[str, Path] = {}
+    known = ", ".join(suffix[1:] for suffix in IMAGE_SUFFIXES)
     for path in _listed(folder, faults):
+        name = one_form(path.stem)
         if path.suffix.lower() not in IMAGE_SUFFIXES:
-            known = ", ".join(suffix[1:] for suffix in IMAGE_SUFFIXES)
-            faults.append(f"{path} is not one of {known}: convert it, or move it away")
-        elif path.stem in images:
-            faults.append(f"{images[path.stem]} and {path} have the same name: rename or remove one of them")
+            faults.say("{} is not one of {}: convert it, or move it away", path, known)
+        elif name in images:
+            faults.say("{} and {} have the same name: rename or remove one of them", images[name], path)
         else:
-            images[path.stem] = path
+            images[name] = path
     return images
 
 
-def _list_masks(folder: Path, faults: list[str]) -> dict[str, Path]:
+def _list_masks(folder: Path, faults: Faults) -> dict[str, Path]:
     masks: dict[str, Path] = {}
     for path in _listed(folder, faults):
         if path.suffix.lower() != ".png":
-            faults.append(f"{path} is not a PNG: save masks as PNG, which keeps labels exactly as they are")
-        masks[path.stem] = path
+            faults.say("{} is not a PNG: save masks as PNG, which keeps labels exactly as they are", path)
+        masks[one_form(path.stem)] = path
     return masks
 
 
-def _listed(folder: Path, faults: list[str]) -> list[Path]:
+def _listed(folder: Path, faults: Faults) -> list[Path]:
     """The files in a folder, sorted, without hidden ones."""
     if not folder.is_dir():
-        faults.append(f"{folder} is missing: a site is a folder with images/NAME.png and masks/NAME.png")
+        faults.say("{} is missing: {}", folder, FORMAT)
         return []
-    paths = sorted(path for path in folder.iterdir() if not path.name.startswith("."))
+    paths = sorted(
+        path for path in folder.iterdir() if not path.name.startswith(".") and path.name.lower() not in BY_THE_SYSTEM
+    )
     if not paths:
-        faults.append(f"{folder} is empty: a site is a folder with images/NAME.png and masks/NAME.png")
+        faults.say("{} is empty: {}", folder, FORMAT)
     return paths
 
 
-def _read_csv(path: Path, images: dict[str, Path], faults: list[str]) -> dict[str, dict[str, str]]:
-    """The rows of site.csv by name, with the empty word for what is not given."""
-    empty = dict.fromkeys(COLUMNS, "")
-    if not path.is_file():
-        return dict.fromkeys(images, empty)
-    try:
-        with path.open(newline="", encoding="utf-8-sig") as file:
-            reader = csv.DictReader(file, restkey="", restval="")
-            columns = list(reader.fieldnames or ())
-            lines = [(reader.line_num, {key: "".join(cell).strip() for key, cell in row.items()}) for row in reader]
-    except (UnicodeDecodeError, csv.Error) as error:
-        faults.append(f"{path} is not a csv file in UTF-8 ({error}): save it as 'CSV UTF-8'")
-        return dict.fromkeys(images, empty)
-    if "name" not in columns:
-        faults.append(f"{path} has no column 'name': its first line is name,split,patient,group (name is a must)")
-        return dict.fromkeys(images, empty)
-    for column in columns:
-        if column not in COLUMNS:
-            hint = nearest(column, COLUMNS, f"; the columns are {', '.join(COLUMNS)}")
-            faults.append(f"{path}: unknown column {column!r}{hint}")
-    rows: dict[str, dict[str, str]] = {}
-    for line, row in lines:
-        fault = _bad_row(row, rows, images)
-        if fault:
-            faults.append(f"{path}, line {line}: {fault}")
-        rows.setdefault(row["name"], empty | row)
-    for name in images:
-        if name not in rows:
-            faults.append(f"{path} has no row for {images[name]}: add one, or move the image away")
-    return rows
+def _find_single(images: dict[str, Path], masks: dict[str, Path], folder: Path, faults: Faults) -> None:
+    """Images without a mask and masks without an image."""
+    meant = set()
+    for name, mask in masks.items():
+        # NAME_mask, NAME-seg: one word more than the image's name
+        longer = re.fullmatch(r"(.+)([_-][A-Za-z]+)", name)
+        if name in images:
+            continue
+        if longer and longer[1] in images and longer[1] not in masks:
+            meant.add(longer[1])
+            faults.say("{}: masks have the image's own name, without {}; rename it", mask, longer[2])
+        else:
+            faults.say("{} has no image of that name in {}: add it, or move the mask away", mask, folder / "images")
+    for name, image in images.items():
+        if name not in masks and name not in meant:
+            missing = folder / "masks" / f"{name}.png"
+            faults.say("{} has no mask {}: draw one, or move the image away", image, missing)
 
 
-def _bad_row(row: dict[str, str], rows: dict[str, dict[str, str]], images: dict[str, Path]) -> str:
-    """What is wrong with a line of site.csv and its cure, or the empty word."""
-    name, split = row["name"], row.get("split")
-    if row.get(""):
-        return f"{name!r} has more cells than columns; put a word with commas into quotes"
-    if name in rows:
-        return f"a second row for {name!r}; keep one"
-    if name not in images:
-        cure = "remove the row or add the image"
-        if Path(name).suffix.lower() in IMAGE_SUFFIXES:
-            cure = "write the name without its suffix"
-        return f"there is no image named {name!r}; {cure}"
-    if split is not None and split not in SPLITS:
-        return f"split {split!r} of {name!r} must be train, val or test"
-    return ""
-
-
-def _find_bad_splits(cases: Sequence[Case], folder: Path, faults: list[str]) -> None:
+def _find_bad_splits(cases: Sequence[Case], rows: Rows, folder: Path, faults: Faults) -> None:
     """Patients in two splits, and splits or patients that training cannot do without."""
     first: dict[str, Case] = {}
     for case in cases:
+        if case.split not in SPLITS:
+            continue
         other = first.setdefault(case.patient, case)
         if other.split != case.split:
-            faults.append(
-                f"{folder / 'site.csv'}: patient {case.patient!r} lies in two splits ({other.name!r} in"
-                f" {other.split}, {case.name!r} in {case.split}); give all images of a patient one split"
+            faults.say(
+                "{}: patient {!r} lies in two splits ({!r} in {}, {!r} in {}); give all images of a patient one"
+                " split",
+                *(folder / "site.csv", case.patient, other.name, other.split, case.name, case.split),
             )
-    given = {case.split for case in cases} - {""}
-    if given:
+    given = {row["split"] for row in rows.values()}
+    if given <= set(SPLITS):
         for word in ("train", "val"):
             if word not in given:
-                faults.append(f"{folder / 'site.csv'} has no {word} case: training needs at least one")
-    elif len(set(_units(cases))) < 2:
-        faults.append(f"{folder} holds images of one patient only: training and validation need two or more")
+                faults.say("{} has no {} case: training needs at least one", folder / "site.csv", word)
+    # where cases are left out by another fault, their number says nothing
+    elif not faults and len(set(_units(cases))) < 2:
+        faults.say("{} holds images of one patient only: training and validation need two or more", folder)
 
 
 def _units(cases: Sequence[Case]) -> list[int]:

@@ -125,4 +125,33 @@ def test_few_images_are_noted(tmp_path: Path) -> None:
 
 
 def test_no_folder_at_all(tmp_path: Path) -> None:
-    assert len(faults(tmp_path / "nowhere")) == 2
+    only(faults(tmp_path / "nowhere"), f"{tmp_path}/nowhere is no folder", "give the path")
+
+
+def test_pictures_that_fail_alike_are_three_lines_and_a_count(tmp_path: Path) -> None:
+    folder = make_site(tmp_path / "s", cases=20)
+    for number in range(16):
+        (folder / f"images/c{number:02}.png").unlink()
+        Image.fromarray(draw(number)[0][..., 0].astype(np.int32)).save(folder / f"images/c{number:02}.tif")
+    for number in range(16, 20):
+        Image.new("L", (24, 24)).save(folder / f"masks/c{number:02}.png")
+    found = faults(folder)
+    assert len(found) == 3  # and not "every mask is empty": most are not known
+    assert found[0].startswith(f"{folder}/images/c00.tif has pixels of 32 bits")
+    assert found[2].startswith(f"{folder}/images/c02.tif has pixels of 32 bits")
+    assert found[2].endswith(" ... and 13 more like this")
+
+
+def test_faults_that_differ_in_numbers_are_alike(tmp_path: Path) -> None:
+    folder = make_site(tmp_path / "s", cases=20)
+    for number in range(5):
+        Image.fromarray(draw(number)[1] * (number + 2)).save(folder / f"masks/c{number:02}.png")
+    found = faults(folder)
+    assert len(found) == 3
+    assert found[2].endswith(" ... and 2 more like this")
+
+
+def test_given_splits_without_test_images_are_noted(tmp_path: Path) -> None:
+    folder = make_site(tmp_path / "s", cases=14, csv=SPLIT_CSV.replace("test", "val"))
+    assert faults(folder) == []
+    only(notes(folder), "no test images: this site's share of the final score is missing")

@@ -41,7 +41,7 @@ def test_a_fault_makes_exit_code_1(tmp_path: Path) -> None:
         " the setting",
         "note   0 and 255 in 1 mask (c05): read as 0 and 1",
         "north: 20 cases, 13 train, 3 val, 4 test (dealt by patient)",
-        "1 fault: correct it before training",
+        "faults found: correct them before training",
     ]
 
 
