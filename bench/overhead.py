@@ -92,7 +92,7 @@ def local_engine(table: Table, folders: list[Path]) -> float:
 
 def wait(is_over: Callable[[], bool]) -> None:
     while not is_over():
-        time.sleep(0.01)
+        time.sleep(0.05)
 
 
 def in_thread(measure: Callable[[Table, list[Path]], float], table: Table, folders: list[Path]) -> float:
