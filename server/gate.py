@@ -123,8 +123,10 @@ class Gate:
             plausible = (y >= 0) & (y <= STATISTICS * (1 + x))
         elif name.endswith(MEAN) and (variance := name.removesuffix(MEAN) + VARIANCE) in self.x:
             plausible = np.abs(y - x) <= np.sqrt(STATISTICS * (1 + np.asarray(self.x[variance], np.float64)))
-        else:
+        elif group_of(name, self.x[name].dtype) == "counter":
             plausible = (y >= x) & (y - x <= COUNTS)
+        else:
+            plausible = np.isfinite(y)
         if not plausible.all():
             raise QuarantineError(f"{name} has values that local training cannot have reached")
 
