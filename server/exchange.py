@@ -11,7 +11,7 @@ from protocol.messages import Task, task_content
 SHORTEST_PAUSE, LONGEST_PAUSE = 0.002, 0.25
 """Seconds between two looks for replies."""
 
-PAUSE_SHARE = 0.01
+PAUSE_SHARE = 0.003
 """Pause as a share of the time waited so far: a short round is not slowed, a long one costs few looks."""
 
 
