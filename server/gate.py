@@ -6,6 +6,7 @@ A bad reply is named with its reason and left out; the round goes on with the ho
 import math
 from collections.abc import Mapping
 from dataclasses import dataclass
+from functools import cached_property
 from typing import Any
 
 import numpy as np
@@ -102,19 +103,25 @@ class Gate:
             raise QuarantineError(f"{name} is {value:.0f}, where the site joined with {member.images[split]}")
 
     def _check_values(self, arrays: Mapping[str, npt.NDArray[Any]]) -> None:
-        moved = size = 0.0
+        moved = 0.0
         for name, y in arrays.items():
-            group = group_of(name, y.dtype)
-            if group != "counter" and not np.isfinite(y).all():
-                raise QuarantineError(f"{name} has values that are not finite")
-            if group != "parameter":
-                self._check_buffer(name, np.asarray(y, np.float64))
+            if group_of(name, y.dtype) == "parameter":
+                step = (y - self.x[name]).reshape(-1)
+                moved += float(np.dot(step, step))
             else:
-                moved += float(np.square(y - self.x[name], dtype=np.float64).sum())
-                size += float(np.square(self.x[name], dtype=np.float64).sum())
-        limit = self.max_update * math.sqrt(size)
-        if math.sqrt(moved) > limit:
+                self._check_buffer(name, np.asarray(y, np.float64))
+        limit = self.max_update * self._size
+        if not math.sqrt(moved) <= limit:
+            wrong = [name for name, y in arrays.items() if y.dtype.kind == "f" and not np.isfinite(y).all()]
+            if wrong:
+                raise QuarantineError(f"{wrong[0]} has values that are not finite")
             raise QuarantineError(f"the update's norm is {math.sqrt(moved):.3g}, beyond {limit:.3g}")
+
+    @cached_property
+    def _size(self) -> float:
+        """|x| over the trainable parameters."""
+        trainable = (x.reshape(-1) for name, x in self.x.items() if group_of(name, x.dtype) == "parameter")
+        return math.sqrt(sum(float(np.dot(x, x)) for x in trainable))
 
     def _check_buffer(self, name: str, y: npt.NDArray[np.float64]) -> None:
         """Statistics may move far in a round, from their initial values to the data's, but not out of all bounds."""
