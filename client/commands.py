@@ -26,8 +26,8 @@ def check(
     """Read every case once and say what training would refuse; exit code 1 when there is such a fault."""
     # decoding pictures is for this command alone; the help of the others stays fast
     from client.check import check_site
-    from client.splits import SPLITS
     from client.trainer import SiteData
+    from protocol.splits import SPLITS
     from urwkv import Architecture
 
     table = resolve(dict(parse_assignment(text) for text in sets or []))

@@ -18,9 +18,10 @@ from client.duplicates import identical_files
 from client.faults import Faults
 from client.site_csv import COLUMNS as COLUMNS
 from client.site_csv import Rows, one_form, read_rows
-from client.splits import SPLITS, share_out, units
+from client.splits import share_out, units
 from protocol.errors import DataError
 from protocol.seeds import seed_of
+from protocol.splits import SPLITS
 
 IMAGE_SUFFIXES = (".png", ".jpg", ".jpeg", ".tif", ".tiff")
 BY_THE_SYSTEM = ("thumbs.db", "ehthumbs.db", "desktop.ini")

@@ -7,8 +7,8 @@ from collections.abc import Mapping
 from pathlib import Path
 
 from client.faults import Faults
-from client.splits import SPLITS
 from protocol.settings import nearest
+from protocol.splits import SPLITS
 
 COLUMNS = ("name", "split", "patient", "group")
 SEPARATORS = ",;\t"

@@ -4,8 +4,6 @@ from collections.abc import Hashable, Iterable, Sequence
 
 import numpy as np
 
-SPLITS = ("train", "val", "test")
-
 
 def units(labels: Sequence[Iterable[Hashable]]) -> list[int]:
     """Items that share any label belong together: the unit's number of each item, counted by first appearance.

@@ -21,10 +21,9 @@ from client.training import Span, TrainSettings, train
 from protocol.errors import RoundError
 from protocol.messages import EVALUATE, TRAIN, Reply, Task
 from protocol.settings import Table, require, section
+from protocol.splits import SPLITS
 from protocol.strategy import make_strategy
 from urwkv import URWKV, Architecture
-
-SPLITS = ("train", "val", "test")
 
 
 @dataclass(frozen=True)

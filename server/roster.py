@@ -10,9 +10,8 @@ from flwr.serverapp import Grid
 from protocol.errors import RoundError
 from protocol.messages import DESCRIBE, Task, read_reply
 from protocol.seeds import seed_of
+from protocol.splits import SPLITS
 from server.exchange import exchange
-
-SPLITS = ("train", "val", "test")
 
 LONGEST_NAME = 100
 

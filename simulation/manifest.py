@@ -7,8 +7,8 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 
 from client.site import read_site
-from client.splits import SPLITS
 from protocol.errors import DataError
+from protocol.splits import SPLITS
 
 MANIFEST = "sites.json"
 

@@ -11,6 +11,7 @@ from PIL import Image
 from protocol.atomic import write_atomic
 from protocol.errors import RunError
 from protocol.settings import OVERRIDES, Table, defaults, load_scenario
+from protocol.splits import SPLITS
 from server.mlflow_uri import redacted
 from simulation.curves import DARK, LIGHT, curve_svgs, write_curves
 from simulation.report_page import (
@@ -33,7 +34,6 @@ from simulation.report_page import (
 
 Result = dict[str, Any]
 
-SPLITS = ("train", "val", "test")
 PHASES = ("train", "evaluate", "aggregate", "transfer", "other")
 HEADINGS = {"worst": "Worst cases", "best": "Best cases", "typical": "A typical case of each other site"}
 

@@ -17,6 +17,7 @@ from protocol.atomic import write_atomic
 from protocol.errors import DataError, FedURWKVError, RunError, SettingsError
 from protocol.lock import hold
 from protocol.settings import Table, Value, choose, dump, load_scenario, parse_assignment, resolve, section
+from protocol.splits import SPLITS
 from server import tracking
 from server.app import check_same_run
 from server.journal import holds_checkpoint, read_state
@@ -150,8 +151,8 @@ def show(run: Path, console: Console, tracked: str) -> None:
     for site in result["sites"]:
         scores = final["sites"].get(site["name"])
         words = _scores(scores) if scores else ["-"] * 4
-        table.add_row(escape(site["name"]), *(str(site[split]) for split in ("train", "val", "test")), *words)
-    counts = [str(sum(site[split] for site in result["sites"])) for split in ("train", "val", "test")]
+        table.add_row(escape(site["name"]), *(str(site[split]) for split in SPLITS), *words)
+    counts = [str(sum(site[split] for site in result["sites"])) for split in SPLITS]
     pooled = {"dice": final["global_dice"], "iou": final["global_iou"], "hd95": final["hd95"], "nsd": final["nsd"]}
     table.add_section()
     table.add_row("global", *counts, *_scores(pooled), style="bold")

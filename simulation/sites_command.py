@@ -8,9 +8,9 @@ from rich import box
 from rich.console import Console
 from rich.table import Table as RichTable
 
-from client.splits import SPLITS
 from protocol.atomic import write_atomic
 from protocol.settings import Table, load_scenario, parse_assignment, resolve, section
+from protocol.splits import SPLITS
 from simulation.report_page import Cell, Meter, folded, join, page, tag
 from simulation.report_page import section as chapter
 from simulation.report_page import table as html_table

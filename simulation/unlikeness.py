@@ -11,7 +11,7 @@ from scipy.special import rel_entr
 
 from client.images import read_image, read_values
 from client.site import Case, Site, read_site
-from client.splits import SPLITS
+from protocol.splits import SPLITS
 from simulation.records import in_threads
 
 BINS = 5
