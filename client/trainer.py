@@ -18,7 +18,7 @@ from client.evaluation import evaluate
 from client.packed import load_packed, read_packed, schema_of
 from client.site import read_site
 from client.training import Span, TrainSettings, train
-from protocol.errors import RoundError
+from protocol.errors import RoundError, SettingsError
 from protocol.messages import EVALUATE, TRAIN, Reply, Task
 from protocol.settings import Table, require, section
 from protocol.splits import SPLITS
@@ -38,6 +38,12 @@ class SiteData:
         require(self.size >= 16, "size", self.size, "at least 16 pixels")
         require(0 < self.val < 1, "val", self.val, "between 0 and 1")
         require(0 < self.test < 1 - self.val, "test", self.test, f"above 0 and below 1 - data.val = {1 - self.val:g}")
+
+
+SERVED = frozenset(
+    ["fedavg", "fedavgm", "fedprox", "fedadam", "fedyogi", "fedadagrad", "median", "trimmed_mean", "krum", "multikrum", "geometric_median", "norm_bounding"]
+)
+"""The strategies whose site half this trainer runs whole; the others run in `strategies.testbed` only."""
 
 
 class Trainer:
@@ -61,6 +67,11 @@ class Trainer:
         self.training = section(settings, "train", TrainSettings)
         self.architecture = section(settings, "model", Architecture)
         self.strategy = make_strategy(settings)
+        if (name := settings["federation.strategy"]) not in SERVED:
+            raise SettingsError(
+                f"federation.strategy = {name!r}: sites cannot train it yet, only strategies.testbed can;"
+                f" choose one of: {', '.join(sorted(SERVED))}"
+            )
         self.site = read_site(folder, seed=self.seed, val=self.data.val, test=self.data.test)
         model = URWKV.from_architecture(self.architecture).to(self.place.device)
         self.model = model.to(memory_format=torch.channels_last)  # type: ignore[call-overload]

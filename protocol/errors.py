@@ -3,6 +3,7 @@
 FedURWKVError
 ├── SettingsError    the words were wrong: exit code 2
 ├── DataError        an image, a mask, a site or a data set was wrong
+├── ModelError       the file of a model was missing or wrong, or could not be made into another
 ├── RoundError       a federated round could not be completed
 └── RunError         the folder of a run was missing, taken, torn or of another version
 """
@@ -22,6 +23,10 @@ class SettingsError(FedURWKVError):
 
 class DataError(FedURWKVError):
     """An image, a mask, a site folder or a data set cannot be used as it is."""
+
+
+class ModelError(FedURWKVError):
+    """The file of a model cannot be used, or not be written as another kind of file."""
 
 
 class RoundError(FedURWKVError):

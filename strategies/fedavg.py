@@ -12,12 +12,13 @@ from typing import Any
 
 import numpy.typing as npt
 
-from strategies.base import Arrays, Strategy, Update, check_weighting
+from strategies.base import Strategy, Update, check_weighting
+from strategies.local import Arrays
 from strategies.mean import like, weighted_mean
 
 
 class FedAvg(Strategy):
-    """The mean of the sites' models.
+    """The mean of the sites' models; tensors that a site keeps for itself stay as they are in x.
 
     Args:
         weighting: "examples" (p_i = n_i / sum n) or "uniform" (p_i = 1 / S).
@@ -28,4 +29,4 @@ class FedAvg(Strategy):
         self.weighting = check_weighting(weighting)
 
     def aggregate(self, x: Arrays, updates: Iterable[Update]) -> dict[str, npt.NDArray[Any]]:
-        return like(x, weighted_mean(x, updates, self.weighting))
+        return like(x, weighted_mean(x, updates, self.weighting, self.kept(x)))

@@ -15,8 +15,9 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from strategies.base import Arrays, Strategy, Update, check_range, check_weighting
+from strategies.base import Strategy, Update, check_range, check_weighting
 from strategies.groups import group_of
+from strategies.local import Arrays
 from strategies.mean import like, weighted_mean
 
 
@@ -40,7 +41,7 @@ class FedAvgM(Strategy):
         velocity = {}
         for name, y in mean.items():
             if group_of(name, x[name].dtype) == "parameter":
-                v = self.momentum * self.state.get(name, np.zeros(y.shape)) + (y - x[name])
+                v = np.asarray(self.momentum * self.state.get(name, np.zeros(y.shape)) + (y - x[name]))
                 velocity[name] = v
                 mean[name] = x[name] + self.server_lr * v
         self.state = velocity

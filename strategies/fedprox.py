@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING
 
 from strategies.base import check_range
 from strategies.fedavg import FedAvg
+from strategies.local import Arrays, Phase
 
 if TYPE_CHECKING:
     import torch
@@ -30,6 +31,9 @@ class FedProx(FedAvg):
     def __init__(self, *, mu: float = 0.01, weighting: str = "examples") -> None:
         super().__init__(weighting=weighting)
         self.mu = check_range("mu", mu, 0.0)
+
+    def phases(self, x: Arrays, epochs: int, received: Arrays, state: Arrays) -> list[Phase]:
+        return [Phase(epochs, start=x, pull=self.mu)]
 
     def correct(self, weights: Sequence["torch.Tensor"], start: Sequence["torch.Tensor"]) -> None:
         for y, x in zip(weights, start, strict=True):

@@ -1,13 +1,15 @@
 """The weighted mean of models that arrive one by one: exact, in any order, in memory independent of their number."""
 
-from collections.abc import Iterable
+import math
+from collections.abc import Collection, Iterable, Iterator
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 
-from strategies.base import Arrays, Update, Weighting
+from strategies.base import Update, Weighting
 from strategies.groups import VARIANCE, group_of, mean_of_variance
+from strategies.local import Arrays
 
 Float64 = npt.NDArray[np.float64]
 
@@ -28,64 +30,147 @@ class CompensatedSum:
 
     def add(self, values: npt.NDArray[Any], weight: float) -> None:
         """Add `weight * values` (flat). Exact for float32 values and whole weights below 2^29."""
+        scratch = np.empty((3, min(values.size, CHUNK)))
         for start in range(0, values.size, CHUNK):
             part = slice(start, start + CHUNK)
             high, low = self.high[part], self.low[part]
-            term = values[part].astype(np.float64)
+            term, total, carried = scratch[:, : high.size]
+            term[:] = values[part]
             term *= weight
-            total = high + term
-            carried = total - high
-            low += (high - (total - carried)) + (term - carried)
+            np.add(high, term, out=total)
+            np.subtract(total, high, out=carried)
+            term -= carried  # what `term` lost in `total`
+            np.subtract(total, carried, out=carried)
+            high -= carried  # what `high` lost
+            high += term
+            low += high
             high[:] = total
 
     def divided_by(self, divisor: float) -> Float64:
         """The sum over `divisor`."""
-        return (self.high + self.low) / divisor
+        mean = self.high + self.low
+        mean /= divisor
+        return mean
 
 
-def weighted_mean(x: Arrays, updates: Iterable[Update], weighting: Weighting) -> dict[str, Float64]:
+def weighted_mean(
+    x: Arrays, updates: Iterable[Update], weighting: Weighting, without: Collection[str] = ()
+) -> dict[str, Float64]:
     """sum_i p_i y_i for parameters; pooled mean and variance for statistics; the maximum for counters.
 
-    p_i = n_i / sum n ("examples") or 1 / S ("uniform") over the updates received. Pooled by the law of total
-    variance: mean = sum p_i m_i, var = sum p_i (v_i + (m_i - m_x)^2) - (mean - m_x)^2, where the shift by the
-    global mean m_x keeps the subtraction harmless.
+    p_i = n_i / sum n ("examples") or 1 / S ("uniform") over the updates received. Tensors named in `without` are
+    as in x.
 
     Returns:
-        Arrays of x's shapes: float64, but counters in their own dtype.
+        Arrays of x's shapes: float64, but counters, and what is left out, in their own dtype.
 
     Raises:
         ValueError: no updates, or an update that does not fit x (names the site and the tensor).
     """
-    sums = {name: CompensatedSum(a.size) for name, a in x.items() if group_of(name, a.dtype) != "counter"}
-    counters: dict[str, npt.NDArray[Any]] = {}
-    total = 0.0
+    parameters, buffers = ParameterMean(x, without), BufferMean(x, without)
+    for update in checked(x, updates):
+        weight = share(update, weighting)
+        parameters.add(update.arrays, weight)
+        buffers.add(update.arrays, weight)
+    return {name: x[name] for name in without} | parameters.mean() | buffers.mean()
+
+
+class ParameterMean:
+    """sum_i w_i y_i / sum_i w_i over the trainable parameters of models that arrive one by one.
+
+    Args:
+        x: the global model.
+        without: names of tensors that are left out.
+    """
+
+    def __init__(self, x: Arrays, without: Collection[str] = ()) -> None:
+        self._x = x
+        names = (name for name, a in x.items() if group_of(name, a.dtype) == "parameter" and name not in without)
+        self._sums = {name: CompensatedSum(x[name].size) for name in names}
+        self._weights: list[float] = []
+
+    def add(self, y: Arrays, weight: float) -> None:
+        """Take a model in, with the weight w_i, at least 0."""
+        self._weights.append(weight)
+        for name, running in self._sums.items():
+            running.add(y[name].reshape(-1), weight)
+
+    @property
+    def total(self) -> float:
+        """sum_i w_i, the same in whatever order they came."""
+        return math.fsum(self._weights)
+
+    def mean(self) -> dict[str, Float64]:
+        """The mean of what was taken in, by name, in x's shapes."""
+        total = self.total
+        return {name: s.divided_by(total).reshape(self._x[name].shape) for name, s in self._sums.items()}
+
+
+class BufferMean:
+    """The buffers of models that arrive one by one: pooled mean and variance of statistics, maximum of counters.
+
+    Pooled by the law of total variance, p_i = w_i / sum w: mean = sum p_i m_i, var = sum p_i (v_i + (m_i - m_x)^2)
+    - (mean - m_x)^2, where the shift by the global mean m_x keeps the subtraction harmless.
+
+    Args:
+        x: the global model.
+        without: names of tensors that are left out.
+    """
+
+    def __init__(self, x: Arrays, without: Collection[str] = ()) -> None:
+        self._x = x
+        groups = {name: group_of(name, a.dtype) for name, a in x.items() if name not in without}
+        self._sums = {name: CompensatedSum(x[name].size) for name, group in groups.items() if group == "statistic"}
+        self._counters = [name for name, group in groups.items() if group == "counter"]
+        self._most: dict[str, npt.NDArray[Any]] = {}
+        self._weights: list[float] = []
+
+    def add(self, y: Arrays, weight: float) -> None:
+        """Take a model's buffers in, with the weight w_i, at least 0."""
+        self._weights.append(weight)
+        for name, running in self._sums.items():
+            running.add(self._moment(name, y).reshape(-1), weight)
+        for name in self._counters:
+            self._most[name] = np.maximum(self._most.get(name, y[name]), y[name])
+
+    def mean(self) -> dict[str, npt.NDArray[Any]]:
+        """The pooled statistics, in float64, and the counters, in their own dtype."""
+        x, total = self._x, math.fsum(self._weights)
+        pooled: dict[str, Any] = {name: s.divided_by(total).reshape(x[name].shape) for name, s in self._sums.items()}
+        for name in pooled:
+            if (pair := self._pair(name)) is not None:
+                pooled[name] = np.maximum(pooled[name] - (pooled[pair] - x[pair]) ** 2, 0.0)
+        return pooled | self._most
+
+    def _pair(self, name: str) -> str | None:
+        pair = mean_of_variance(name)
+        return pair if name.endswith(VARIANCE) and pair in self._sums else None
+
+    def _moment(self, name: str, y: Arrays) -> npt.NDArray[Any]:
+        """What is summed for one statistic: itself, or for a variance the second moment about the global mean."""
+        if (pair := self._pair(name)) is None:
+            return y[name]
+        return np.asarray(y[name] + (np.asarray(y[pair], np.float64) - self._x[pair]) ** 2)
+
+
+def share(update: Update, weighting: Weighting) -> float:
+    """What an update weighs before the weights are divided by their sum: n_i, or 1."""
+    return float(update.examples) if weighting == "examples" else 1.0
+
+
+def checked(x: Arrays, updates: Iterable[Update]) -> Iterator[Update]:
+    """The updates one by one, each once it fits x.
+
+    Raises:
+        ValueError: one does not fit (names the site and the tensor), or there was none.
+    """
+    none = True
     for update in updates:
         check_fits(x, update)
-        weight = float(update.examples) if weighting == "examples" else 1.0
-        total += weight
-        for name, running in sums.items():
-            running.add(_moment(name, x, update.arrays).reshape(-1), weight)
-        for name in x.keys() - sums.keys():
-            counters[name] = np.maximum(counters.get(name, update.arrays[name]), update.arrays[name])
-    if not total:
+        none = False
+        yield update
+    if none:
         raise ValueError("no updates to aggregate")
-    mean: dict[str, Any] = {name: s.divided_by(total).reshape(x[name].shape) for name, s in sums.items()}
-    for name in mean:
-        if (pair := _paired_mean(name, x)) is not None:
-            mean[name] = np.maximum(mean[name] - (mean[pair] - x[pair]) ** 2, 0.0)
-    return mean | counters
-
-
-def _paired_mean(name: str, x: Arrays) -> str | None:
-    pair = mean_of_variance(name)
-    return pair if name.endswith(VARIANCE) and pair in x else None
-
-
-def _moment(name: str, x: Arrays, y: Arrays) -> npt.NDArray[Any]:
-    """What is summed for one tensor: itself, or for a variance the second moment about the global mean."""
-    if (pair := _paired_mean(name, x)) is None:
-        return y[name]
-    return y[name] + (np.asarray(y[pair], np.float64) - x[pair]) ** 2
 
 
 def check_fits(x: Arrays, update: Update) -> None:
