@@ -41,7 +41,20 @@ class SiteData:
 
 
 SERVED = frozenset(
-    ["fedavg", "fedavgm", "fedprox", "fedadam", "fedyogi", "fedadagrad", "median", "trimmed_mean", "krum", "multikrum", "geometric_median", "norm_bounding"]
+    [
+        "fedavg",
+        "fedavgm",
+        "fedprox",
+        "fedadam",
+        "fedyogi",
+        "fedadagrad",
+        "median",
+        "trimmed_mean",
+        "krum",
+        "multikrum",
+        "geometric_median",
+        "norm_bounding",
+    ]
 )
 """The strategies whose site half this trainer runs whole; the others run in `strategies.testbed` only."""
 
