@@ -31,6 +31,7 @@ from protocol.settings import Table, load_scenario, parse_assignment, resolve, s
 from protocol.strategy import make_strategy
 from server.app import initial_model
 from simulation.engines import run_local
+from simulation.progress import LOOK_EVERY
 from simulation.settings import check_settings
 from simulation.sites import make_sites
 from urwkv import URWKV, Architecture
@@ -90,9 +91,9 @@ def local_engine(table: Table, folders: list[Path]) -> float:
         return time.perf_counter() - began
 
 
-def wait(is_over: Callable[[], bool]) -> None:
-    while not is_over():
-        time.sleep(0.05)
+def wait(is_over: Callable[[float], bool]) -> None:
+    while not is_over(LOOK_EVERY):
+        pass
 
 
 def in_thread(measure: Callable[[Table, list[Path]], float], table: Table, folders: list[Path]) -> float:

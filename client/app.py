@@ -51,22 +51,22 @@ def stop_trainers() -> None:
 
 def _carry(message: Message, context: Context) -> Message:
     try:
-        settings = resolve(context.run_config)
-        task = read_task(message.metadata.message_type, message.content, settings)
-        reply = _trainer_of(context, settings).answer(task)
+        trainer = _trainer_of(context)
+        reply = trainer.answer(read_task(message.metadata.message_type, message.content, trainer.settings))
     except FedURWKVError as error:
         return Message(Error(REFUSED, str(error)), reply_to=message)
     return Message(reply_content(reply), reply_to=message)
 
 
-def _trainer_of(context: Context, settings: Table) -> "Trainer":
+def _trainer_of(context: Context) -> "Trainer":
     """The in-process trainer of a simulated site: made at its first message, then kept warm."""
     from client.trainer import Trainer  # here, so that the courier itself imports no torch
 
     index = int(context.node_config["partition-id"])
-    key = json.dumps([index, settings], sort_keys=True)
+    key = json.dumps([index, context.run_config], sort_keys=True)
     with _lock:
         if key not in _trainers:
+            settings = resolve(context.run_config)
             _trainers[key] = Trainer(simulated_site(settings, index), settings, index)
         return _trainers[key]
 

@@ -1,8 +1,8 @@
-"""A packed model into a network and out of it, in one transfer between host and device."""
+"""A packed model into a network and out of it: in place on the CPU, in one transfer to or from another device."""
 
 import numpy as np
 import torch
-from torch import nn
+from torch import Tensor, nn
 
 from protocol.packing import Schema
 
@@ -22,14 +22,17 @@ def load_packed(model: nn.Module, schema: Schema, packed: bytes) -> None:
     Raises:
         ValueError: `packed` has another length than the schema.
     """
-    if len(packed) != schema.nbytes:
-        raise ValueError(f"a packed model of {len(packed):,} bytes where {schema.nbytes:,} were expected")
+    arrays = schema.unpack(packed)
     state = model.state_dict()
     device = next(iter(state.values())).device
-    flat = torch.from_numpy(np.frombuffer(packed, np.uint8).copy()).to(device)
-    for tensor in schema.tensors:
-        part = flat[tensor.offset : tensor.offset + tensor.nbytes]
-        state[tensor.name].copy_(part.view(state[tensor.name].dtype).view(tensor.shape))
+    if device.type == "cpu":
+        for name, array in arrays.items():
+            np.copyto(state[name].numpy(), array)
+        return
+    host = torch.empty(schema.nbytes, dtype=torch.uint8, pin_memory=True)
+    host.numpy()[:] = np.frombuffer(packed, np.uint8)
+    for name, part in _parts(host.to(device, non_blocking=True), schema, state).items():
+        state[name].copy_(part)
 
 
 @torch.no_grad()
@@ -37,8 +40,16 @@ def read_packed(model: nn.Module, schema: Schema) -> bytes:
     """The network's tensors as one packed model."""
     state = model.state_dict()
     device = next(iter(state.values())).device
+    if device.type == "cpu":
+        return schema.pack({name: tensor.numpy() for name, tensor in state.items()})
     flat = torch.zeros(schema.nbytes, dtype=torch.uint8, device=device)
-    for tensor in schema.tensors:
-        part = flat[tensor.offset : tensor.offset + tensor.nbytes]
-        part.view(state[tensor.name].dtype).view(tensor.shape).copy_(state[tensor.name])
-    return flat.cpu().numpy().tobytes()
+    for name, part in _parts(flat, schema, state).items():
+        part.copy_(state[name])
+    return torch.empty(flat.shape, dtype=flat.dtype, pin_memory=True).copy_(flat).numpy().tobytes()
+
+
+def _parts(flat: Tensor, schema: Schema, state: dict[str, Tensor]) -> dict[str, Tensor]:
+    """Views of a packed model on a device, by name."""
+    return {
+        t.name: flat[t.offset : t.offset + t.nbytes].view(state[t.name].dtype).view(t.shape) for t in schema.tensors
+    }

@@ -68,10 +68,12 @@ class Schema:
 
     def pack(self, arrays: Mapping[str, npt.NDArray[Any]]) -> bytes:
         """The arrays, whose names, shapes and dtypes are this schema's, as one run of bytes."""
-        flat = np.zeros(self.nbytes, np.uint8)
-        for tensor, view in zip(self.tensors, self._views(flat), strict=True):
-            view[...] = arrays[tensor.name]
-        return flat.tobytes()
+        parts: list[Any] = []
+        end = 0
+        for tensor in self.tensors:
+            parts += [bytes(tensor.offset - end), np.ascontiguousarray(arrays[tensor.name], tensor.dtype)]
+            end = tensor.offset + tensor.nbytes
+        return b"".join(parts)
 
     def unpack(self, packed: bytes) -> dict[str, npt.NDArray[Any]]:
         """The arrays in `packed`, by name: read-only views, nothing is copied.

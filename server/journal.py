@@ -10,7 +10,7 @@ The folder before the newest is kept. MLflow, the report and the command line ar
 import hashlib
 import json
 import shutil
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, fields
 from pathlib import Path
 from typing import Any
 
@@ -60,6 +60,15 @@ class State:
     stopped_early: bool = False
     closed: bool = False
 
+    def words(self) -> dict[str, Any]:
+        """All but the arrays, by field: what state.json holds."""
+        return {field.name: getattr(self, field.name) for field in fields(self) if field.name not in _ARRAYS}
+
+    def snapshot(self) -> "State":
+        """A state that stays as this one is now. Arrays are shared: a round makes new ones and changes none."""
+        words = json.loads(json.dumps(self.words()))
+        return State(**words, **{key: dict(getattr(self, key)) for key in _ARRAYS})
+
 
 _ARRAYS = ("model", "strategy", "best")
 
@@ -88,8 +97,8 @@ class Journal:
             data = save({k: np.asarray(v, order="C") for k, v in getattr(state, key).items()})
             write_atomic(part / f"{key}.safetensors", data)
             digests[key] = hashlib.sha256(data).hexdigest()
-        words = {name: getattr(state, name) for name in State.__dataclass_fields__ if name not in _ARRAYS}
-        write_atomic(part / "state.json", json.dumps({"schema": SCHEMA, **words, "digests": digests}, indent=1))
+        words = {"schema": SCHEMA, **state.words(), "digests": digests}
+        write_atomic(part / "state.json", json.dumps(words))
         part.rename(final)
         sync_folder(self.folder)
         write_atomic(self.folder / "latest", name)

@@ -24,6 +24,7 @@ from server.roster import Roster, call_roll, sample
 from server.scores import book, pooled, record, unscored, worst
 from server.settings import FederationSettings
 from server.status import Status
+from server.writer import Writer
 from strategies import Update
 
 log = logging.getLogger("fedurwkv.server")
@@ -59,7 +60,7 @@ class Federation:
     def __init__(self, grid: Grid, state: State, journal: Journal, status: Status) -> None:
         self.grid = grid
         self.state = state
-        self.journal = journal
+        self.writer = Writer(journal)
         self.status = status
         self.settings = section(state.settings, "federation", FederationSettings)
         self.strategy = make_strategy(state.settings)
@@ -77,7 +78,12 @@ class Federation:
 
         Raises:
             RoundError: too few sites joined, or a round found no quorum; the journal holds every round before.
+            OSError: the journal could not be written; it holds every round but the last two.
         """
+        with self.writer:
+            return self._run()
+
+    def _run(self) -> dict[str, Reply]:
         self._marked = time.perf_counter()
         self.status.update(phase="joining", rounds=self.settings.rounds)
         self.roster = call_roll(self.grid, self.settings.sites, self.settings.deadline)
@@ -118,10 +124,14 @@ class Federation:
         state.history.append(entry | {"bytes_down": answers.bytes_down, "bytes_up": answers.bytes_up})
         state.stopped_early = 0 < self.settings.patience <= number - 1 - state.best_round
         self._spend(answers, exchanged)
-        self.journal.write(state)
+        self.writer.write(state)
 
     def _updates(self, number: int, asked: Roster, answers: Answers) -> Iterator[Update]:
-        """The honest updates of a round, as they arrive; RoundError at the end when they are no quorum."""
+        """The honest updates of a round, as they arrive; at the end, the round before is on disk.
+
+        Raises:
+            RoundError: the updates are no quorum.
+        """
         gate = self._gate(self.state.model, number, (*SCORES["val"], "train.images", "train.loss"))
         for reply in self._replies(TRAIN, "val", asked, gate, answers):
             try:
@@ -132,6 +142,7 @@ class Federation:
             answers.replies[reply.site] = reply
             yield update
         self._check_quorum(f"round {number}", asked, answers)
+        self.writer.wait()
 
     def _check_quorum(self, what: str, asked: Roster, answers: Answers) -> None:
         needed = self.settings.needed(len(asked))
@@ -197,7 +208,7 @@ class Federation:
             raise RoundError(f"no round could be scored ({answers.failed}); mend the sites and go on with --resume")
         self.state.closed = True
         self._spend(answers)
-        self.journal.write(self.state)
+        self.writer.write(self.state)
 
     def _test_best(self) -> dict[str, Reply]:
         answers = self._evaluate("test", self.state.best)

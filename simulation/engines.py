@@ -4,7 +4,6 @@ Either runs the same `server.app:app` and `client.app:app`; the server works bes
 run's folder meanwhile.
 """
 
-import os
 import threading
 from collections.abc import Callable
 from typing import Any
@@ -14,13 +13,14 @@ from flwr.app import Context, RecordDict
 
 from client.app import app as client_app
 from client.app import stop_trainers
+from client.cores import cores
 from protocol.settings import Table
 from server.app import app as server_app
 from simulation.flower_runtime import FlowerRuntime
 from simulation.local_grid import RUN_ID, LocalGrid
 
-Watch = Callable[[Callable[[], bool]], None]
-"""Watches a run until the function it is given says that the run is over."""
+Watch = Callable[[Callable[[float], bool]], None]
+"""Watches a run until the function it is given, which waits up to so many seconds, says that the run is over."""
 
 ENGINES = ("local", "ray")
 
@@ -46,11 +46,6 @@ def threads_a_site(table: Table, sites: int) -> int:
     return int(table["train.threads"]) or max(1, cores() // lanes(table, sites))
 
 
-def cores() -> int:
-    """The cores that this process may use."""
-    return len(os.sched_getaffinity(0))
-
-
 def run_local(table: Table, sites: int, watch: Watch) -> None:
     """Run the federation in this process, one thread a lane, with the server in a thread of its own.
 
@@ -62,7 +57,7 @@ def run_local(table: Table, sites: int, watch: Watch) -> None:
     server = _Server(lambda: server_app(grid, Context(RUN_ID, SERVER_NODE, {}, RecordDict(), dict(table))))
     server.start()
     try:
-        watch(lambda: not server.is_alive())
+        watch(server.is_over)
     finally:
         stop_trainers()
         grid.close()
@@ -96,3 +91,8 @@ class _Server(threading.Thread):
             self._work()
         except BaseException as error:  # handed to the thread that waits, which raises it
             self.error = error
+
+    def is_over(self, seconds: float) -> bool:
+        """Whether the work has ended, after waiting for its end up to `seconds`."""
+        self.join(seconds)
+        return not self.is_alive()

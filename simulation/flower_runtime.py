@@ -19,6 +19,7 @@ from typing import Any
 
 import torch
 
+from client.cores import cores
 from protocol.errors import RunError
 from protocol.settings import ROOT, Table
 from server.status import read_status
@@ -89,6 +90,8 @@ class FlowerRuntime:
                     os.kill(process, sign)
             self._superlink.poll()  # so that it does not stay a zombie
             time.sleep(0.2)
+        with contextlib.suppress(subprocess.TimeoutExpired):
+            self._superlink.wait(1.0)  # it may have ended since it was last asked
 
     def _family(self) -> set[int]:
         """The processes that carry this runtime's mark in their environment, and their descendants.
@@ -115,10 +118,9 @@ class FlowerRuntime:
         Raises:
             RunError: Flower refused it.
         """
-        cores = len(os.sched_getaffinity(0))
         gpus = torch.cuda.device_count() if torch.cuda.is_available() and table["train.device"] != "cpu" else 0
         federation = f"num-supernodes={sites} client-resources-num-cpus={table['train.threads']}"
-        federation += f" client-resources-num-gpus={1.0 if gpus else 0.0} init-args-num-cpus={cores}"
+        federation += f" client-resources-num-gpus={1.0 if gpus else 0.0} init-args-num-cpus={cores()}"
         config = self.home / "run.toml"
         config.write_text(f"overrides = {json.dumps(json.dumps(table))}\n")
         answer = self._flwr(
@@ -128,8 +130,9 @@ class FlowerRuntime:
             raise RunError(f"Flower refused the run: {answer.get('error-message', answer)}; see {self.log}")
         self.run_id = str(answer["run-id"])
 
-    def is_over(self) -> bool:
-        """Whether the server app has said that it is done or has failed, or the run has ended without a word."""
+    def is_over(self, seconds: float) -> bool:
+        """After `seconds`: has the server app said that it is done or has failed, or the run ended without a word?"""
+        time.sleep(seconds)
         if read_status(self.run).get("phase") in ("done", "failed"):
             return True
         if self._superlink.poll() is not None:

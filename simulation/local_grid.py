@@ -6,6 +6,7 @@ modulo their number, so a site always computes on the same one.
 """
 
 import itertools
+import math
 import queue
 import threading
 import time
@@ -21,9 +22,6 @@ from flwr.supercore.task_identity import TaskIdentity
 from protocol.errors import RunError
 
 RUN_ID = 1
-
-PAUSE = 0.002
-"""Seconds between two looks for replies in `send_and_receive`."""
 
 ClientApp = Callable[[Message, Context], Message]
 
@@ -44,8 +42,9 @@ class LocalGrid(Grid):
         self._run = Run.create_empty(RUN_ID)
         self._contexts = {node: _context(node, sites, settings) for node in range(1, sites + 1)}
         self._queues: list[queue.SimpleQueue[Message | None]] = [queue.SimpleQueue() for _ in range(lanes)]
+        self._due: dict[str, float] = {}  # until when a reply is waited for, in seconds since the epoch
         self._replies: dict[str, Message] = {}
-        self._lock = threading.Lock()
+        self._news = threading.Condition()
         self._closed = threading.Event()
         self._ids = itertools.count(1)
         self._threads = [threading.Thread(target=self._work, args=(q,), daemon=True) for q in self._queues]
@@ -55,6 +54,8 @@ class LocalGrid(Grid):
     def close(self) -> None:
         """Drop what waits and end the threads; a task under way ends first. Later calls raise RunError."""
         self._closed.set()
+        with self._news:
+            self._news.notify_all()
         for waiting in self._queues:
             waiting.put(None)
         for thread in self._threads:
@@ -81,24 +82,34 @@ class LocalGrid(Grid):
         for message in messages:
             _name(message, f"task-{next(self._ids)}")
             lane = (message.metadata.dst_node_id - 1) % len(self._queues)
+            with self._news:
+                self._due[message.metadata.message_id] = message.metadata.created_at + message.metadata.ttl
             self._queues[lane].put(message)
             ids.append(message.metadata.message_id)
         return ids
 
     def pull_messages(self, message_ids: Iterable[str]) -> Iterable[Message]:
-        self._check_open()
-        with self._lock:
-            return [self._replies.pop(key) for key in list(message_ids) if key in self._replies]
+        """The replies that have come; waits for one as long as one may still come."""
+        return self._pull(set(message_ids), math.inf)
+
+    def _pull(self, asked: set[str], until: float) -> list[Message]:
+        with self._news:
+            while True:
+                self._check_open()
+                last = max((self._due[key] for key in asked & self._due.keys()), default=0.0)
+                left = min(last, until) - time.time()
+                come = [self._replies.pop(key) for key in sorted(asked & self._replies.keys())]
+                if come or left <= 0:
+                    return come
+                self._news.wait(min(left, threading.TIMEOUT_MAX))
 
     def send_and_receive(self, messages: Iterable[Message], *, timeout: float | None = None) -> Iterable[Message]:
         waiting = set(self.push_messages(messages))
-        until = time.monotonic() + (float("inf") if timeout is None else timeout)
+        until = time.time() + (math.inf if timeout is None else timeout)
         replies: list[Message] = []
-        while waiting and time.monotonic() < until:
-            come = list(self.pull_messages(waiting))
+        while come := self._pull(waiting, until):
             waiting -= {reply.metadata.reply_to_message_id for reply in come}
             replies += come
-            time.sleep(0.0 if come else PAUSE)
         return replies
 
     def _check_open(self) -> None:
@@ -107,28 +118,27 @@ class LocalGrid(Grid):
 
     def _work(self, waiting: "queue.SimpleQueue[Message | None]") -> None:
         while (message := waiting.get()) is not None and not self._closed.is_set():
-            if _is_over(message):
-                continue
-            context = self._contexts[message.metadata.dst_node_id]
-            try:
-                reply = self._app(message, context)
-            except Exception as error:  # as Flower does: whatever a client app raises is its reply
-                code = ErrorCode.CLIENT_APP_RAISED_EXCEPTION
-                reply = Message(Error(code, f"{type(error).__name__}: {error}"), reply_to=message)
-            _name(reply, f"reply-to-{message.metadata.message_id}")
-            with self._lock:
-                if not _is_over(message):  # else nobody waits for it any more
-                    self._replies[message.metadata.message_id] = reply
+            key = message.metadata.message_id
+            reply = self._answer(message) if time.time() <= self._due[key] else None
+            with self._news:
+                if reply is not None and time.time() <= self._due[key]:  # else nobody waits for it any more
+                    self._replies[key] = reply
+                del self._due[key]
+                self._news.notify_all()
+
+    def _answer(self, message: Message) -> Message:
+        try:
+            reply = self._app(message, self._contexts[message.metadata.dst_node_id])
+        except Exception as error:  # as Flower does: whatever a client app raises is its reply
+            code = ErrorCode.CLIENT_APP_RAISED_EXCEPTION
+            reply = Message(Error(code, f"{type(error).__name__}: {error}"), reply_to=message)
+        _name(reply, f"reply-to-{message.metadata.message_id}")
+        return reply
 
 
 def _context(node: int, sites: int, settings: UserConfig) -> Context:
     config: UserConfig = {"partition-id": node - 1, "num-partitions": sites}
     return Context(RUN_ID, node, config, RecordDict(), settings)
-
-
-def _is_over(message: Message) -> bool:
-    """Whether the time has passed within which a reply was asked for."""
-    return time.time() > message.metadata.created_at + message.metadata.ttl
 
 
 def _name(message: Message, message_id: str) -> None:

@@ -3,7 +3,6 @@
 A reader of the journal and the status file, so it shows the same for every engine.
 """
 
-import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -23,8 +22,8 @@ PHASES = {"joining": "sites join", "train": "training", "evaluate": "evaluating"
 HEADER = f"{'round':>5}  {'global Dice':>11}  {'worst site':>10}  {'train loss':>10}  {'seconds':>7}"
 
 
-def watch(run: Path, rounds: int, console: Console, is_over: Callable[[], bool]) -> None:
-    """Print each round of the run in `run` once its model has been scored, until `is_over` says so."""
+def watch(run: Path, rounds: int, console: Console, is_over: Callable[[float], bool]) -> None:
+    """Print each round of the run in `run` once its model has been scored, until `is_over`, which waits, says so."""
     printed = len(_scored(run))
     if printed:
         console.print(f"going on after round {printed}")
@@ -34,12 +33,11 @@ def watch(run: Path, rounds: int, console: Console, is_over: Callable[[], bool])
         task = bar.add_task("starting", total=rounds, completed=printed)
         over = False
         while not over:
-            over = is_over()
+            over = is_over(LOOK_EVERY)
             for record in _scored(run)[printed:]:
                 console.print(line(record), highlight=False, markup=False, soft_wrap=True)
                 printed += 1
             bar.update(task, completed=printed, description=_doing(read_status(run)))
-            time.sleep(0.0 if over else LOOK_EVERY)
 
 
 def line(record: dict[str, Any]) -> str:

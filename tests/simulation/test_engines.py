@@ -9,9 +9,10 @@ import pytest
 from rich.console import Console
 from safetensors.numpy import load_file
 
+from client.cores import cores
 from protocol.errors import RoundError, RunError
 from protocol.settings import ROOT, resolve
-from simulation.engines import cores, lanes, threads_a_site
+from simulation.engines import lanes, threads_a_site
 from simulation.flower_runtime import MARK
 from simulation.simulate import simulate
 from tests.client.phantoms import SMALL
