@@ -42,7 +42,7 @@ format: install  ## format the code
 lock:  ## pin the environment anew from pyproject.toml
 	rm -rf .venv-lock && $(PYTHON) -m venv .venv-lock
 	.venv-lock/bin/pip install --quiet "torch==2.13.0" "setuptools>=77"
-	.venv-lock/bin/pip install --quiet ".[dev]"
+	.venv-lock/bin/pip install --quiet ".[dev,export]"
 	{ echo "# Every package of the environment, pinned. Made by \`make lock\` from pyproject.toml."; \
 	  .venv-lock/bin/pip freeze --all | grep -v -E '^(pip|fedurwkv)( |=)' | sed -E 's/^(torch==[0-9.]+).*/\1/'; } > requirements.lock
 	rm -rf .venv-lock

@@ -80,6 +80,43 @@ def track(
     typer.echo(catch_up(run, uri))
 
 
+@app.command()
+def predict(
+    model: Annotated[Path, typer.Argument(help="The model.safetensors of a run.")],
+    images: Annotated[Path, typer.Argument(help="A folder of pictures, or one picture: png, jpg, tif.")],
+    out: Annotated[Path, typer.Option(help="A new folder for masks, overlays and areas.csv.")],
+    device: Annotated[str, typer.Option(help="auto, cpu, cuda or cuda:N.")] = "auto",
+    tile: Annotated[
+        int | None,
+        typer.Option(metavar="N", help="At the pictures' own resolution, in overlapping tiles of N x N pixels."),
+    ] = None,
+    size: Annotated[
+        int | None, typer.Option(metavar="N", help="The side to resize to, instead of the one trained on.")
+    ] = None,
+    overlays: Annotated[bool, typer.Option(help="Also draw the outlines on the pictures.")] = True,
+) -> None:
+    """Write the masks that MODEL predicts for IMAGES, pictures with their outlines, and a table of areas."""
+    from rich.console import Console
+
+    from client.predict import Wanted
+    from client.predict import predict as run
+
+    run(model, images, Wanted(out, device, tile, size, overlays), Console())
+
+
+@app.command()
+def export(
+    model: Annotated[Path, typer.Argument(help="The model.safetensors of a run.")],
+    onnx: Annotated[Path, typer.Option(metavar="FILE", help="The ONNX file to write.")],
+) -> None:
+    """Write MODEL as an ONNX file, checked against torch: pixels in, logits out, any batch, height and width."""
+    from rich.console import Console
+
+    from client.export import export as run
+
+    run(model, onnx, Console())
+
+
 def main() -> None:
     """Run the command line: exit code 0 done, 1 the work failed, 2 the words were wrong."""
     os.environ.setdefault("FLWR_TELEMETRY_ENABLED", "0")

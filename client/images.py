@@ -92,9 +92,14 @@ def read_case(case: Case, size: int, in_channels: int, num_classes: int) -> tupl
     """
     picture, labels = read_image(case.image, in_channels), read_mask(case.mask, num_classes)
     refuse_other_size(case, picture, labels)
-    pixels = np.asarray(picture.resize((size, size), Image.Resampling.BILINEAR))
     nearest = Image.fromarray(labels).resize((size, size), Image.Resampling.NEAREST)
-    return pixels.reshape(size, size, in_channels), np.asarray(nearest)
+    return to_square(picture, size), np.asarray(nearest)
+
+
+def to_square(picture: Image.Image, size: int) -> Pixels:
+    """A picture of `read_image` as (size, size, channels), areas averaged: what the network is trained on."""
+    pixels = np.asarray(picture.resize((size, size), Image.Resampling.BILINEAR))
+    return pixels.reshape(size, size, -1)
 
 
 def refuse_other_size(case: Case, picture: Image.Image, labels: Pixels) -> None:

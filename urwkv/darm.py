@@ -27,6 +27,7 @@ class SpatialMix(nn.Module):
     def __init__(self, channels: int, shift: Shift) -> None:
         super().__init__()
         self.shift = shift
+        self.biwkv = biwkv  # tracing for another runtime puts a form of plain operations in its place
         share = torch.arange(channels) / channels
         ramp = torch.arange(channels) / (channels - 1)
         self.decay = PerSample(-5 + 8 * ramp**0.7)
@@ -48,7 +49,7 @@ class SpatialMix(nn.Module):
         v = self.value(other + self.mu_v(change))
         r = self.receptance(other + self.mu_r(change))
         tokens = height * width
-        y = self.norm(biwkv(self.decay(z) / tokens, self.first(z) / tokens, k, v))
+        y = self.norm(self.biwkv(self.decay(z) / tokens, self.first(z) / tokens, k, v))
         mixed: Tensor = self.output(undo_quad_scan(torch.sigmoid(r) * y, height, width))
         return mixed
 

@@ -34,7 +34,7 @@ def save_model(
     state = model.state_dict() if isinstance(model, nn.Module) else model
     tensors = {name: tensor.detach().cpu().contiguous() for name, tensor in state.items()}
     header = {"version": VERSION, "architecture": asdict(architecture), "extra": dict(extra or {})}
-    _write(Path(path), save(tensors, {FORMAT: json.dumps(header)}))  # one key: safetensors shuffles several
+    write_whole(Path(path), save(tensors, {FORMAT: json.dumps(header)}))  # one key: safetensors shuffles several
 
 
 def load_model(path: Path | str) -> URWKV:
@@ -102,7 +102,8 @@ def _kind(tensor: Tensor | None) -> str:
     return "absent" if tensor is None else f"{str(tensor.dtype).removeprefix('torch.')} {tuple(tensor.shape)}"
 
 
-def _write(path: Path, content: bytes) -> None:
+def write_whole(path: Path, content: bytes) -> None:
+    """Writes a file so that a reader sees the old one or the new one, also after a power cut."""
     temporary = path.with_name(f".{path.name}.{os.getpid()}")
     try:
         with temporary.open("wb") as file:
