@@ -67,7 +67,7 @@ class State:
     def snapshot(self) -> "State":
         """A state that stays as this one is now. Arrays are shared: a round makes new ones and changes none."""
         words = json.loads(json.dumps(self.words()))
-        return State(**words, **{key: dict(getattr(self, key)) for key in _ARRAYS})
+        return State(**words | {key: dict(getattr(self, key)) for key in _ARRAYS})
 
 
 _ARRAYS = ("model", "strategy", "best")
