@@ -24,17 +24,18 @@ import torch
 from client.data import load_split
 from client.device import PlaceSettings, find_place
 from client.evaluation import evaluate
+from client.network import Network
 from client.site import read_site
 from client.trainer import SiteData
-from client.training import Span, TrainSettings, train
+from client.training import Leg, Span, TrainSettings, run_phase
 from protocol.settings import Table, load_scenario, parse_assignment, resolve, section
-from protocol.strategy import make_strategy
 from server.app import initial_model
 from simulation.engines import run_local
 from simulation.progress import LOOK_EVERY
 from simulation.settings import check_settings
 from simulation.sites import make_sites
-from urwkv import URWKV, Architecture
+from strategies.local import Phase
+from urwkv import Architecture
 
 
 def plain_loop(table: Table, folders: list[Path]) -> float:
@@ -42,7 +43,7 @@ def plain_loop(table: Table, folders: list[Path]) -> float:
     began = time.perf_counter()
     place = find_place(section(table, "train", PlaceSettings))
     data, settings = section(table, "data", SiteData), section(table, "train", TrainSettings)
-    architecture, strategy = section(table, "model", Architecture), make_strategy(table)
+    architecture = section(table, "model", Architecture)
     seed, rounds = int(table["seed"]), int(table["federation.rounds"])
     sites = [read_site(folder, seed=seed, val=data.val, test=data.test) for folder in folders]
     images = [
@@ -52,7 +53,8 @@ def plain_loop(table: Table, folders: list[Path]) -> float:
         }
         for site in sites
     ]
-    model = URWKV.from_architecture(architecture).to(place.device, memory_format=torch.channels_last)
+    network, leg = Network(architecture, place), Leg(Phase(settings.epochs), 0, settings.epochs)
+    model = network.model
     x = {name: torch.from_numpy(array).to(place.device) for name, array in initial_model(table).items()}
     total = sum(len(i["train"]) for i in images)
     best, best_dice = x, -1.0
@@ -65,7 +67,7 @@ def plain_loop(table: Table, folders: list[Path]) -> float:
             dice += scores["images"] * scores["dice"]
             if number <= rounds:
                 span = Span(number, rounds, seed, site.name)
-                train(model, split["train"], settings, strategy, span, place, lambda: False)
+                run_phase(network, split["train"], settings, leg, {}, span, lambda: False)
                 for name, tensor in model.state_dict().items():
                     mean[name] += tensor.double() * (len(split["train"]) / total)
         if number > 1 and dice > best_dice:

@@ -19,6 +19,9 @@ if TYPE_CHECKING:
 
 app = ClientApp()
 
+STATE = "state"
+"""Folder in a simulated run's folder: what each site remembers, in a folder of its own."""
+
 _trainers: dict[str, "Trainer"] = {}
 _lock = threading.Lock()
 
@@ -67,7 +70,9 @@ def _trainer_of(context: Context) -> "Trainer":
     with _lock:
         if key not in _trainers:
             settings = resolve(context.run_config)
-            _trainers[key] = Trainer(simulated_site(settings, index), settings, index)
+            site = simulated_site(settings, index)
+            state = Path(str(settings["run.out"])) / STATE / site.name
+            _trainers[key] = Trainer(site, settings, index, state)
         return _trainers[key]
 
 

@@ -5,7 +5,7 @@ Whoever brings the tasks, a courier in the same process or a service on a socket
 
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -15,15 +15,20 @@ import torch
 from client.data import Images, load_split
 from client.device import PlaceSettings, find_place
 from client.evaluation import evaluate
-from client.packed import load_packed, read_packed, schema_of
+from client.memory import PERSONAL, StateFolder
+from client.network import Network
 from client.site import read_site
 from client.training import Span, TrainSettings, train
-from protocol.errors import RoundError, SettingsError
+from protocol.errors import RoundError, RunError
 from protocol.messages import EVALUATE, TRAIN, Reply, Task
+from protocol.packing import Schema
 from protocol.settings import Table, require, section
 from protocol.splits import SPLITS
 from protocol.strategy import make_strategy
-from urwkv import URWKV, Architecture
+from strategies.local import LOSS_BEFORE, LOSSES, VAL_LOSS, VAL_LOSS_AFTER, Arrays
+from strategies.site import LocalRound, Memory
+from urwkv import Architecture
+from urwkv.weights import save_model
 
 
 @dataclass(frozen=True)
@@ -40,25 +45,6 @@ class SiteData:
         require(0 < self.test < 1 - self.val, "test", self.test, f"above 0 and below 1 - data.val = {1 - self.val:g}")
 
 
-SERVED = frozenset(
-    [
-        "fedavg",
-        "fedavgm",
-        "fedprox",
-        "fedadam",
-        "fedyogi",
-        "fedadagrad",
-        "median",
-        "trimmed_mean",
-        "krum",
-        "multikrum",
-        "geometric_median",
-        "norm_bounding",
-    ]
-)
-"""The strategies whose site half this trainer runs whole; the others run in `strategies.testbed` only."""
-
-
 class Trainer:
     """One site's trainer; keeps data and network from round to round, and one set of settings.
 
@@ -66,13 +52,16 @@ class Trainer:
         folder: the site's folder (see `client.site`).
         settings: the run's complete table.
         index: the site's number in a simulation, which spreads sites over GPUs.
+        state: the folder in which the site keeps what it remembers of this study, and of no other (see
+            `client.memory`); made when it is needed. None where the strategy has sites remember nothing.
 
     Raises:
         DataError: the folder is not a site that can be trained on.
         SettingsError: the settings are impossible here.
+        RunError: the strategy has sites remember something, and there is no folder for it.
     """
 
-    def __init__(self, folder: Path, settings: Table, index: int = 0) -> None:
+    def __init__(self, folder: Path, settings: Table, index: int = 0, state: Path | None = None) -> None:
         self.settings = settings
         self.seed = int(settings["seed"])
         self.place = find_place(section(settings, "train", PlaceSettings), index)
@@ -80,15 +69,11 @@ class Trainer:
         self.training = section(settings, "train", TrainSettings)
         self.architecture = section(settings, "model", Architecture)
         self.strategy = make_strategy(settings)
-        if (name := settings["federation.strategy"]) not in SERVED:
-            raise SettingsError(
-                f"federation.strategy = {name!r}: sites cannot train it yet, only strategies.testbed can;"
-                f" choose one of: {', '.join(sorted(SERVED))}"
-            )
+        if self.strategy.remembers and state is None:
+            raise RunError(f"{settings['federation.strategy']} has a site remember its state: name a folder for it")
+        self.state = state
         self.site = read_site(folder, seed=self.seed, val=self.data.val, test=self.data.test)
-        model = URWKV.from_architecture(self.architecture).to(self.place.device)
-        self.model = model.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
-        self.schema = schema_of(self.model)
+        self.network = Network(self.architecture, self.place)
         self._splits: dict[str, Images] = {}
         self._seconds: dict[str, float] = {}
         self._stop = threading.Event()
@@ -100,50 +85,88 @@ class Trainer:
     def answer(self, task: Task) -> Reply:
         """Do one task.
 
-        A training task first evaluates the model as it came on the site's val split, then trains it, so one
-        exchange a round both scores the last global model and makes the next.
+        A training task first evaluates the model as it came, with the site's own part where it has one, then
+        trains it, so one exchange a round both scores the last global model and makes the next.
 
         Raises:
-            RoundError: the model's schema is not this network's, or training failed.
+            RoundError: the model's schema is not this network's, the site does not remember what the server counts
+                on, or training failed.
+            RunError: what the site remembers is torn.
         """
         self._seconds = {}
         scalars: dict[str, float] = {}
         model = b""
         if task.kind in (TRAIN, EVALUATE):
             with self._clock("load"):
-                self._accept(task)
-            with self._clock("evaluate"):
+                local = self._begin(task)
+            if task.split:
                 scalars |= self._evaluate(task.split)
-        if task.kind == TRAIN:
-            with self._clock("train"):
-                scalars |= self._train(task.round)
-            with self._clock("pack"):
-                model = read_packed(self.model, self.schema)
+            if task.kind == TRAIN:
+                model, trained = self._train(local, scalars)
+                scalars |= trained
+            elif task.split == "test":
+                self._leave_personal(local, task.round)
         if not task.model:
             scalars |= {f"{split}.images": float(len(self.site.split(split))) for split in SPLITS}
         scalars |= {f"seconds.{phase}": seconds for phase, seconds in self._seconds.items()}
-        return Reply(self.site.name, task.round, self.schema.hash if model else "", model, scalars)
+        return Reply(self.site.name, task.round, self.network.schema.hash if model else "", model, scalars)
 
-    def _accept(self, task: Task) -> None:
-        if task.schema != self.schema.hash:
+    def _begin(self, task: Task) -> LocalRound:
+        """Take the task's model, and what belongs to it here: the site's state and what came beside the model."""
+        if task.schema != self.network.schema.hash:
             raise RoundError(
                 "the server's model has another schema than this site's network: code or settings differ"
             )
-        load_packed(self.model, self.schema, task.model)
+        x = self.network.take(task.model)
+        received: Arrays = {}
+        if task.kind == TRAIN:
+            beside = Schema.like(self.strategy.broadcast(x))
+            if beside.tensors and task.received_schema != beside.hash:
+                raise RoundError("what came beside the server's model is not what this site's strategy expects")
+            received = beside.unpack(task.received)
+        memory = Memory(StateFolder(self.state, task.study) if self.strategy.remembers and self.state else None)
+        try:
+            local = LocalRound(self.strategy, memory, task.round, task.accepted, x, received, task.keep)
+        except ValueError as error:
+            raise RoundError(str(error)) from error
+        self.network.hold(local.personal)
+        return local
 
     def _evaluate(self, split: str) -> dict[str, float]:
+        """The scores of the model that the network holds over a split."""
         images = self._images(split)
         classes = self.architecture.num_classes
-        scores = evaluate(self.model, images, classes, self.place, surfaces=split == "test")
+        with self._clock("evaluate"):
+            scores = evaluate(self.network.model, images, classes, self.place, surfaces=split == "test")
         return {f"{split}.{name}": value for name, value in scores.items()}
 
-    def _train(self, round_number: int) -> dict[str, float]:
-        images = self._images("train")
-        rounds = int(self.settings["federation.rounds"])
-        span = Span(round_number, rounds, self.seed, self.site.name)
-        stopped = self._stop.is_set
-        loss, steps = train(self.model, images, self.training, self.strategy, span, self.place, stopped)
-        return {"train.images": float(len(images)), "train.loss": loss, "train.steps": float(steps)}
+    def _train(self, local: LocalRound, scores: Mapping[str, float]) -> tuple[bytes, dict[str, float]]:
+        """Train and remember: the packed model to send, and the numbers beside it."""
+        images, asked = self._images("train"), set(self.strategy.reports)
+        losses = {VAL_LOSS: scores[VAL_LOSS]} if VAL_LOSS in scores else {}
+        if LOSS_BEFORE in asked:
+            losses[LOSS_BEFORE] = self._evaluate("train")["train.loss"]
+        span = Span(local.number, int(self.settings["federation.rounds"]), self.seed, self.site.name)
+        with self._clock("train"):
+            phases = local.phases(self.training.epochs)
+            trained = train(self.network, images, self.training, phases, local.x, span, self._stop.is_set)
+        if VAL_LOSS_AFTER in asked and len(self._images("val")):
+            losses[VAL_LOSS_AFTER] = self._evaluate("val")[VAL_LOSS]
+        if missing := asked & set(LOSSES) - losses.keys():
+            raise RoundError(f"site {self.site.name} has no images to measure {', '.join(sorted(missing))} on")
+        with self._clock("pack"):
+            arrays, reported = local.close(trained.journeys, losses)
+            packed = self.network.schema.pack(arrays) if self.strategy.kept(local.x) else trained.packed
+        counts = {"train.images": float(len(images)), "train.loss": trained.loss, "train.steps": float(trained.steps)}
+        return packed, counts | reported
+
+    def _leave_personal(self, local: LocalRound, best_round: int) -> None:
+        """Leave the model that was tested beside the site's state, where it is one of the site's own."""
+        if local.personal is local.x or self.state is None:
+            return
+        tensors = {name: torch.from_numpy(array.copy()) for name, array in local.personal.items()}
+        words = {"round": str(best_round), "data.size": str(self.data.size), "site": self.site.name}
+        save_model(self.state / PERSONAL, tensors, self.architecture, words)
 
     def _images(self, split: str) -> Images:
         if split not in self._splits:

@@ -1,19 +1,20 @@
-"""Local training: a few epochs of one site's images on the global model, with a fresh optimizer each round."""
+"""Local training: the phases of a round on one site's images, each with a fresh optimizer."""
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Literal
 
 import torch
-from torch import nn
+from torch import Tensor
 
 from client.data import Images, batches, normalise
-from client.device import Place
+from client.network import Network
 from protocol.errors import RoundError
 from protocol.seeds import seed_of
 from protocol.settings import require
-from strategies import Strategy
+from strategies.local import Arrays, Journey, Phase
 from urwkv.losses import segmentation_loss
 
 
@@ -46,6 +47,32 @@ class Span:
     site: str
 
 
+@dataclass(frozen=True)
+class Leg:
+    """A phase and where it lies among those that train one model: epochs before it, and epochs of them all."""
+
+    phase: Phase
+    begun: int
+    epochs: int
+
+
+@dataclass(frozen=True)
+class Trained:
+    """What came of a round's training.
+
+    Attributes:
+        journeys: one a phase.
+        packed: the end of the last one, packed.
+        loss: the mean training loss over the last epoch.
+        steps: optimizer steps, over all phases.
+    """
+
+    journeys: list[Journey]
+    packed: bytes
+    loss: float
+    steps: int
+
+
 def learning_rate(settings: TrainSettings, done: float) -> float:
     """The learning rate when the share `done` (0 to 1) of the study's steps has been taken.
 
@@ -57,66 +84,132 @@ def learning_rate(settings: TrainSettings, done: float) -> float:
     return settings.lr * 0.5 * (1.0 + math.cos(math.pi * done))
 
 
-def make_optimizer(settings: TrainSettings, model: nn.Module) -> torch.optim.Optimizer:
-    """A fresh optimizer over the trainable parameters, its step fused into few kernels."""
-    weights = [p for p in model.parameters() if p.requires_grad]
+def make_optimizer(settings: TrainSettings, weights: Collection[Tensor]) -> torch.optim.Optimizer:
+    """A fresh optimizer over `weights`, its step fused into few kernels.
+
+    Weight decay is part of SGD's gradient, g + decay y, so what strategies read from x - y_i holds for the loss
+    f_i + decay/2 |y|^2; AdamW's is not (Loshchilov and Hutter, ICLR 2019, https://arxiv.org/abs/1711.05101).
+    """
     kind = torch.optim.SGD if settings.optimizer == "sgd" else torch.optim.AdamW
     return kind(weights, lr=settings.lr, weight_decay=settings.weight_decay, fused=True)
 
 
 def train(
-    model: nn.Module,
+    network: Network,
     images: Images,
     settings: TrainSettings,
-    strategy: Strategy,
+    phases: Sequence[Phase],
+    x: Arrays,
     span: Span,
-    place: Place,
     stopped: Callable[[], bool],
-) -> tuple[float, int]:
-    """Train `model` in place for `settings.epochs` epochs over `images`.
+) -> Trained:
+    """Train the network through the phases of a round.
 
     Every order of images and every augmentation follows from (seed, site, round, epoch), so a round that is
     computed again gives the same weights.
 
     Args:
+        x: the global model as it came.
         stopped: asked before each step; when true, the round is given up.
-
-    Returns:
-        The mean training loss of the last epoch and the number of optimizer steps.
 
     Raises:
         RoundError: the loss is not finite, or the round was given up.
     """
-    model.train()
-    optimizer = make_optimizer(settings, model)
-    weights = [p for p in model.parameters() if p.requires_grad]
-    start = [w.detach().clone() for w in weights] if strategy.corrects_gradients else []
-    pinned = place.device.type == "cuda"
-    steps_an_epoch = -(-len(images) // settings.batch)
-    steps = 0
-    loss_sum = torch.zeros((), device=place.device)
-    for epoch in range(settings.epochs):
-        loss_sum.zero_()
-        seed = seed_of(span.seed, span.site, span.round, epoch)
-        for pixels, masks in batches(images, settings.batch, seed, augment=settings.augment, pinned=pinned):
-            if stopped():
-                raise RoundError(f"round {span.round} was given up on request")
-            done = (span.round - 1 + steps / (settings.epochs * steps_an_epoch)) / span.rounds
-            for group in optimizer.param_groups:
-                group["lr"] = learning_rate(settings, done)
-            with place.autocast():
-                logits = model(place.send(normalise(place.send(pixels))))
-                loss = segmentation_loss(logits, place.send(masks))
-            optimizer.zero_grad(set_to_none=True)
-            loss.backward()  # type: ignore[no-untyped-call]
-            if strategy.corrects_gradients:
-                strategy.correct(weights, start)
-            optimizer.step()
-            loss_sum += loss.detach() * len(pixels)
-            steps += 1
+    journeys: list[Journey] = []
+    packed, loss = b"", 0.0
+    for leg in legs(phases):
+        if leg.phase.start is not None:
+            network.hold(leg.phase.start)
+        mean, rates, momentum = run_phase(network, images, settings, leg, x, span, stopped)
+        loss = mean if rates else loss
+        packed = network.read()
+        journeys.append(Journey(network.schema.unpack(packed), rates, momentum))
+    return Trained(journeys, packed, loss, sum(len(journey.rates) for journey in journeys))
+
+
+def legs(phases: Sequence[Phase]) -> list[Leg]:
+    """The phases with their places; one that names its start begins with another model.
+
+    Epochs are counted, and the learning rate falls, over all phases of one model. So where a site trains two models
+    in a round, each goes through the whole schedule, and the shared one moves as if the other were not there.
+    """
+    firsts = [number for number, phase in enumerate(phases) if phase.start is not None or not number]
+    placed = []
+    for first, end in zip(firsts, [*firsts[1:], len(phases)], strict=True):
+        own = phases[first:end]
+        epochs = [phase.epochs for phase in own]
+        placed += [Leg(phase, sum(epochs[:number]), sum(epochs)) for number, phase in enumerate(own)]
+    return placed
+
+
+def run_phase(
+    network: Network,
+    images: Images,
+    settings: TrainSettings,
+    leg: Leg,
+    x: Arrays,
+    span: Span,
+    stopped: Callable[[], bool],
+) -> tuple[float, tuple[float, ...], float]:
+    """Run one phase from the model that the network holds, to wherever it then is.
+
+    Returns:
+        The mean loss of its last epoch, the learning rate of every step, the momentum; zeros when nothing moves.
+    """
+    phase, rates = leg.phase, list[float]()
+    moving = [name for name in network.weights if phase.only is None or name in phase.only]
+    if not moving:
+        return 0.0, (), 0.0
+    network.moves()
+    network.model.train()
+    network.correction.set(phase, x)
+    optimizer = make_optimizer(settings, [network.weights[name] for name in moving])
+    steps = leg.epochs * -(-len(images) // settings.batch)
+    taken = leg.begun * -(-len(images) // settings.batch)
+    pinned = network.place.device.type == "cuda"
+    loss_sum = torch.zeros((), device=network.place.device)
+    with only(moving, network.weights):
+        for epoch in range(leg.begun, leg.begun + phase.epochs):
+            loss_sum.zero_()
+            seed = seed_of(span.seed, span.site, span.round, epoch)
+            for pixels, masks in batches(images, settings.batch, seed, augment=settings.augment, pinned=pinned):
+                if stopped():
+                    raise RoundError(f"round {span.round} was given up on request")
+                rates.append(learning_rate(settings, (span.round - 1 + (taken + len(rates)) / steps) / span.rounds))
+                for group in optimizer.param_groups:
+                    group["lr"] = rates[-1]
+                loss_sum += gradient_step(network, optimizer, pixels, masks) * len(pixels)
     mean = loss_sum.item() / len(images)
     if not math.isfinite(mean):
         raise RoundError(
             f"training diverged in round {span.round}: the loss is {mean}; lower train.lr ({settings.lr})"
         )
-    return mean, steps
+    return mean, tuple(rates), float(optimizer.defaults.get("momentum", 0.0))
+
+
+def gradient_step(network: Network, optimizer: torch.optim.Optimizer, pixels: Tensor, masks: Tensor) -> Tensor:
+    """One step on one batch, images (B, H, W, C) and masks (B, H, W), uint8; the mean loss before it."""
+    place = network.place
+    with place.autocast():
+        logits = network.model(place.send(normalise(place.send(pixels))))
+        loss = segmentation_loss(logits, place.send(masks))
+    optimizer.zero_grad(set_to_none=True)
+    loss.backward()  # type: ignore[no-untyped-call]
+    network.correction.apply()
+    optimizer.step()
+    return loss.detach()
+
+
+@contextmanager
+def only(moving: Collection[str], weights: Mapping[str, Tensor]) -> Iterator[None]:
+    """Inside the `with`, gradients are computed for the weights named in `moving` alone.
+
+    The statistics of batch normalisation follow the images whatever moves, as they do wherever a network trains.
+    """
+    try:
+        for name, weight in weights.items():
+            weight.requires_grad_(name in moving)
+        yield
+    finally:
+        for weight in weights.values():
+            weight.requires_grad_(True)

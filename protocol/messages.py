@@ -4,7 +4,7 @@
 here, and whatever lies between a courier and its trainer.
 
     query.describe   who are you, how many images?                    no model
-    train            evaluate this model on your val split, then train it and send the update
+    train            evaluate this model on the split asked for, if any, then train it and send the update
     evaluate         evaluate this model on the split asked for       no update
 """
 
@@ -24,7 +24,8 @@ EVALUATE: Kind = "evaluate"
 REFUSED = 1000
 """Error code of a reply in which a site says why it did not do what was asked."""
 
-_MODEL, _TASK, _REPLY, _SCALARS = "model", "task", "reply", "scalars"
+_MODEL, _RECEIVED, _TASK, _REPLY, _SCALARS = "model", "received", "task", "reply", "scalars"
+_WORDS = ("round", "schema", "split", "study", "accepted", "received_schema")
 
 
 @dataclass(frozen=True)
@@ -33,11 +34,18 @@ class Task:
 
     Attributes:
         kind: what to do.
-        round: the round's number, from 1; the closing evaluation has the last round's.
+        round: the number, from 1, of the round to train in, or of the one whose model is to be evaluated.
         schema: hash of the model's schema.
         model: the packed global model; empty for `query.describe`.
-        split: the split to evaluate on, "val" or "test".
+        split: the split to evaluate on, "val" or "test"; "" for none.
         settings: the run's complete table, as the site received it with the run.
+        study: what tells this study from every other, for a site that remembers something of it.
+        accepted: the round whose state of the site belongs to the model: the last one before it whose reply the
+            server counted; 0 before any was.
+        keep: earlier rounds whose state the site must keep: that of the best model, and those to which a resumed
+            run may go back.
+        received_schema: hash of the schema of `received`.
+        received: what travels beside the model (`Strategy.broadcast`), packed; empty when that is nothing.
     """
 
     kind: Kind
@@ -46,6 +54,11 @@ class Task:
     model: bytes = b""
     split: str = "val"
     settings: Table = field(default_factory=dict)
+    study: str = ""
+    accepted: int = 0
+    keep: tuple[int, ...] = ()
+    received_schema: str = ""
+    received: bytes = b""
 
 
 @dataclass(frozen=True)
@@ -69,8 +82,8 @@ class Reply:
 
 def task_content(task: Task) -> RecordDict:
     """The task as a Flower record (without its settings, which travel once, with the run)."""
-    words = ConfigRecord({"round": task.round, "schema": task.schema, "split": task.split})
-    return _with_model({_TASK: words}, task.model)
+    words = ConfigRecord({name: getattr(task, name) for name in _WORDS} | {"keep": list(task.keep)})
+    return _with_arrays({_TASK: words}, {_MODEL: task.model, _RECEIVED: task.received})
 
 
 def read_task(kind: str, content: RecordDict, settings: Table) -> Task:
@@ -78,11 +91,11 @@ def read_task(kind: str, content: RecordDict, settings: Table) -> Task:
     words = content[_TASK]
     return Task(
         kind=kind,  # type: ignore[arg-type]
-        round=int(words["round"]),
-        schema=str(words["schema"]),
-        model=_model(content),
-        split=str(words["split"]),
+        model=_array(content, _MODEL),
+        received=_array(content, _RECEIVED),
+        keep=tuple(words["keep"]),
         settings=settings,
+        **{name: words[name] for name in _WORDS},
     )
 
 
@@ -90,7 +103,7 @@ def reply_content(reply: Reply) -> RecordDict:
     """The reply as a Flower record."""
     words = ConfigRecord({"site": reply.site, "round": reply.round, "schema": reply.schema})
     records = {_REPLY: words, _SCALARS: MetricRecord(dict(reply.scalars))}
-    return _with_model(records, reply.model)
+    return _with_arrays(records, {_MODEL: reply.model})
 
 
 def read_reply(content: RecordDict) -> Reply:
@@ -105,20 +118,21 @@ def read_reply(content: RecordDict) -> Reply:
             site=str(words["site"]),
             round=int(words["round"]),
             schema=str(words["schema"]),
-            model=_model(content),
+            model=_array(content, _MODEL),
             scalars={name: float(value) for name, value in scalars.items()},
         )
     except (AttributeError, KeyError, OverflowError, TypeError, ValueError) as error:
         raise ValueError(f"a reply that is not of this protocol: {error!r}") from error
 
 
-def _with_model(records: dict[str, ConfigRecord | MetricRecord], model: bytes) -> RecordDict:
+def _with_arrays(records: dict[str, ConfigRecord | MetricRecord], arrays: Mapping[str, bytes]) -> RecordDict:
     content = RecordDict(records)
-    if model:
-        packed = Array(dtype="uint8", shape=(len(model),), stype="bytes", data=model)
-        content[_MODEL] = ArrayRecord({"packed": packed})
+    for name, data in arrays.items():
+        if data:
+            packed = Array(dtype="uint8", shape=(len(data),), stype="bytes", data=data)
+            content[name] = ArrayRecord({"packed": packed})
     return content
 
 
-def _model(content: RecordDict) -> bytes:
-    return content[_MODEL]["packed"].data if _MODEL in content else b""
+def _array(content: RecordDict, name: str) -> bytes:
+    return content[name]["packed"].data if name in content else b""

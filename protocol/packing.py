@@ -54,11 +54,15 @@ class Schema:
             offset += -(-tensor.nbytes // ALIGNMENT) * ALIGNMENT
         return cls(tuple(tensors))
 
+    @classmethod
+    def like(cls, arrays: Mapping[str, npt.NDArray[Any]]) -> "Schema":
+        """The schema of arrays like these."""
+        return cls.of((name, a.shape, a.dtype) for name, a in arrays.items())
+
     @cached_property
     def nbytes(self) -> int:
-        """Bytes of a packed model."""
-        last = self.tensors[-1]
-        return last.offset + last.nbytes
+        """Bytes of a packed model; 0 without a tensor."""
+        return self.tensors[-1].offset + self.tensors[-1].nbytes if self.tensors else 0
 
     @cached_property
     def hash(self) -> str:

@@ -1,4 +1,4 @@
-"""One exchange with some sites: ask, then yield the answers as they come, until all have come or time is up."""
+"""One exchange with some nodes: ask, then yield the answers as they come, until all have come or time is up."""
 
 import time
 from collections.abc import Iterator, Mapping
@@ -15,17 +15,17 @@ PAUSE_SHARE = 0.003
 """Pause as a share of the time waited so far: a short round is not slowed, a long one costs few looks."""
 
 
-def exchange(grid: Grid, task: Task, nodes: Mapping[str, int], deadline: float) -> Iterator[tuple[str, Message]]:
-    """Send `task` to every site of `nodes` (name to node id); yield (name, reply message) as they arrive.
+def exchange(grid: Grid, tasks: Mapping[int, Task], deadline: float) -> Iterator[tuple[int, Message]]:
+    """Send each node, by its id, its task; yield (node id, reply message) as they arrive.
 
     Ends when all have answered or `deadline` seconds have passed; a late answer is never looked for again.
     """
     began = time.monotonic()
-    waiting: dict[str, str] = {}
-    for name, node in nodes.items():
+    waiting: dict[str, int] = {}
+    for node, task in tasks.items():
         message = Message(task_content(task), node, task.kind, ttl=deadline, group_id=str(task.round))
         for message_id in grid.push_messages([message]):
-            waiting[message_id] = name
+            waiting[message_id] = node
     while waiting and (waited := time.monotonic() - began) < deadline:
         replies = list(grid.pull_messages(list(waiting)))
         for reply in replies:

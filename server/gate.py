@@ -18,6 +18,7 @@ from protocol.packing import Schema
 from server.roster import Member
 from strategies import Update
 from strategies.groups import MEAN, VARIANCE, group_of
+from strategies.local import STEPS
 
 STATISTICS = 1e4
 """How often the variance of activations, plus one, may grow in a round; means may move by its square root."""
@@ -27,6 +28,9 @@ LONGEST_REASON = 300
 
 COUNTS = 2.0**31
 """Most steps that a counter may gain in a round."""
+
+STEPS_RANGE = 1e-12, 1e12
+"""What the sum of a round's learning rates, their mean, or its steps may be; strategies divide by them."""
 
 
 class QuarantineError(Exception):
@@ -42,7 +46,8 @@ class Gate:
         x: the global model that was sent.
         round: the round's number.
         max_update: largest plausible |y_i - x| over trainable parameters, as a multiple of |x|.
-        required: scalars without which a reply is no answer.
+        required: scalars without which a reply is no answer, but for those of a split without images.
+        reports: scalars that the strategy cannot do without.
     """
 
     schema: Schema
@@ -50,6 +55,7 @@ class Gate:
     round: int
     max_update: float
     required: tuple[str, ...] = ()
+    reports: tuple[str, ...] = ()
 
     def read(self, message: Message, member: Member) -> Reply:
         """The reply in `message`, once its sender, round and scalars are in order.
@@ -71,6 +77,9 @@ class Gate:
             split, _, what = name.partition(".")
             if name not in reply.scalars and (what == "images" or reply.scalars.get(f"{split}.images")):
                 raise QuarantineError(f"{name} is missing")
+        for name in self.reports:
+            if name not in reply.scalars:
+                raise QuarantineError(f"{name}, which the strategy needs, is missing")
         for name, value in reply.scalars.items():
             self._check_scalar(name, value, member)
         return reply
@@ -99,6 +108,8 @@ class Gate:
             raise QuarantineError(f"{name} is {value}")
         if value < 0 or (what in ("dice", "iou", "nsd") and value > 1):
             raise QuarantineError(f"{name} is {value}, which it cannot be")
+        if name in STEPS and not STEPS_RANGE[0] <= value <= STEPS_RANGE[1]:
+            raise QuarantineError(f"{name} is {value:g}, which no training takes")
         if what == "images" and split in member.images and not 0 <= value <= member.images[split]:
             raise QuarantineError(f"{name} is {value:.0f}, where the site joined with {member.images[split]}")
 

@@ -1,5 +1,6 @@
 """The journal: what a run needs to go on after any kill, written after each round, whole or not at all.
 
+    checkpoint/study                  what tells this run from every other
     checkpoint/latest                 the name of the newest folder, written last
     checkpoint/round-0007/state.json  round, history, best round, settings, seconds, digests of the files beside it
     checkpoint/round-0007/*.safetensors   model, best (by pooled validation Dice), strategy
@@ -9,6 +10,7 @@ The folder before the newest is kept. MLflow, the report and the command line ar
 
 import hashlib
 import json
+import secrets
 import shutil
 from dataclasses import dataclass, field, fields
 from pathlib import Path
@@ -40,6 +42,8 @@ class State:
         best: the model of the best round so far; empty before one is scored.
         best_round: its number; 0 before one is scored.
         best_dice: its pooled validation Dice.
+        accepted: the last round whose reply counted, by the site's name.
+        best_accepted: what `accepted` was after the best round.
         sites: name and images in each split of every site, as in result.json.
         history: one record a round, as in result.json.
         seconds: wall time so far, by what it went to.
@@ -54,6 +58,8 @@ class State:
     best: Arrays = field(default_factory=dict)
     best_round: int = 0
     best_dice: float = 0.0
+    accepted: dict[str, int] = field(default_factory=dict)
+    best_accepted: dict[str, int] = field(default_factory=dict)
     sites: list[dict[str, Any]] = field(default_factory=list)
     history: list[dict[str, Any]] = field(default_factory=list)
     seconds: dict[str, float] = field(default_factory=dict)
@@ -66,7 +72,7 @@ class State:
 
     def snapshot(self) -> "State":
         """A state that stays as this one is now. Arrays are shared: a round makes new ones and changes none."""
-        words = json.loads(json.dumps(self.words()))
+        words: dict[str, Any] = json.loads(json.dumps(self.words()))
         return State(**words | {key: dict(getattr(self, key)) for key in _ARRAYS})
 
 
@@ -105,6 +111,14 @@ class Journal:
         for folder in self.folder.iterdir():
             if folder.is_dir() and folder.name not in (name, previous):
                 shutil.rmtree(folder)
+
+    @property
+    def study(self) -> str:
+        """What tells this run from every other, for sites that remember: drawn at first, before the first round."""
+        path = self.folder / "study"
+        if not path.is_file():
+            write_atomic(path, secrets.token_hex(8))
+        return path.read_text()
 
     def exists(self) -> bool:
         """Whether there is a checkpoint to go on from."""

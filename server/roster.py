@@ -7,11 +7,15 @@ import numpy as np
 from flwr.app import Message
 from flwr.serverapp import Grid
 
-from protocol.errors import RoundError
+from protocol.errors import RoundError, RunError, SettingsError
 from protocol.messages import DESCRIBE, Task, read_reply
 from protocol.seeds import seed_of
 from protocol.splits import SPLITS
 from server.exchange import exchange
+from server.journal import State
+from server.settings import FederationSettings
+from strategies import Strategy
+from strategies.local import VAL_LOSS, VAL_LOSS_AFTER
 
 LONGEST_NAME = 100
 
@@ -55,9 +59,9 @@ def call_roll(grid: Grid, expected: int, deadline: float) -> Roster:
         new = [node for node in grid.get_node_ids() if node not in asked]
         asked.update(new)
         left = max(0.0, deadline - (time.monotonic() - began))
-        for key, message in exchange(grid, Task(DESCRIBE), {str(node): node for node in new}, left):
+        for node, message in exchange(grid, dict.fromkeys(new, Task(DESCRIBE)), left):
             try:
-                member = _member(message, int(key))
+                member = _member(message, node)
             except ValueError as error:
                 refused.append(str(error))
                 continue
@@ -89,6 +93,34 @@ def _member(message: Message, node: int) -> Member:
     if not images["train"]:
         raise ValueError(f"site {reply.site} has no training images")
     return Member(reply.site, node, images)
+
+
+def check_roster(roster: Roster, state: State, settings: FederationSettings, strategy: Strategy) -> None:
+    """What would fail after hours fails here: splits without images, an unreachable quorum, other sites than before.
+
+    The sites that are to stay are noted in the state.
+
+    Raises:
+        RunError: a resumed run has other sites, or they have other images.
+        RoundError: nothing could be scored, or a site could not report what the strategy needs.
+        SettingsError: a round asks fewer sites than make one.
+    """
+    sites = [{"name": name, **member.images} for name, member in roster.items()]
+    if state.sites and sites != state.sites:
+        raise RunError("the sites or their images are others than when the run began; resume it with the same")
+    for split, share in (("val", "data.val"), ("test", "data.test")):
+        if not any(member.images[split] for member in roster.values()):
+            raise RoundError(f"no site has {split} images: raise {share}, or name some in a site.csv")
+    if {VAL_LOSS, VAL_LOSS_AFTER} & set(strategy.reports):
+        for name in (name for name, member in roster.items() if not member.images["val"]):
+            raise RoundError(
+                f"site {name} has no val images, whose loss {state.settings['federation.strategy']} weighs it by:"
+                " raise data.val, name some in its site.csv, or choose another federation.strategy"
+            )
+    asked = len(sample(roster, settings.fraction, int(state.settings["seed"]), 1))
+    if settings.needed(asked) > asked:
+        raise SettingsError(f"federation.quorum = {settings.quorum} can't be met: a round asks {asked} sites")
+    state.sites = sites
 
 
 def sample(roster: Roster, fraction: float, seed: int, round_number: int) -> Roster:

@@ -18,10 +18,12 @@ from matplotlib.patheffects import withStroke
 from PIL import Image
 from torch import nn
 
+from client.app import STATE
 from client.data import Images, load_split, normalise
 from client.device import Place, PlaceSettings, find_place
 from client.evaluation import BATCH
 from client.images import Pixels
+from client.memory import PERSONAL
 from client.site import read_site
 from client.trainer import SiteData
 from protocol.atomic import write_atomic
@@ -75,7 +77,7 @@ class ReportSettings:
 
 
 def make_overlays(run: Path, sites: list[Path], table: Table) -> list[Overlay]:
-    """Draw RUN/overlays/*.png from RUN/model.safetensors and the sites' test cases.
+    """Draw RUN/overlays/*.png from RUN/model.safetensors, or the sites' own models, and the sites' test cases.
 
     Beside the pictures lie overlays.json (the list that is returned) and sheet.png (all of them).
 
@@ -89,8 +91,13 @@ def make_overlays(run: Path, sites: list[Path], table: Table) -> list[Overlay]:
         site has test cases.
     """
     place = find_place(section(table, "train", PlaceSettings))
-    model = load_model(run / "model.safetensors").to(place.device).eval()
-    chosen = choose([case for site in sites for case in _candidates(site, table, model, place)])
+    shared = load_model(run / "model.safetensors").to(place.device)
+    cases: list[Predicted] = []
+    for site in sites:
+        own = run / STATE / site.name / PERSONAL
+        model = load_model(own).to(place.device) if own.is_file() else shared
+        cases += _candidates(site, table, model, place)
+    chosen = choose(cases)
     folder = run / "overlays"
     shutil.rmtree(folder, ignore_errors=True)
     folder.mkdir()

@@ -10,14 +10,11 @@ import sys
 from abc import ABC, abstractmethod
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any, ClassVar, Literal, get_args
+from typing import Any, ClassVar, Literal, get_args
 
 import numpy.typing as npt
 
 from strategies.local import Arrays, Journey, Phase, State
-
-if TYPE_CHECKING:
-    import torch
 
 Weighting = Literal["examples", "uniform"]
 
@@ -62,9 +59,6 @@ class Strategy(ABC):
 
     reports: ClassVar[tuple[str, ...]] = ()
     """Scalars that a site must send with its update, names of `strategies.local`."""
-
-    corrects_gradients: ClassVar[bool] = False
-    """Whether `correct` does anything: if so, the trainer keeps a copy of the weights it started from."""
 
     def __init__(self) -> None:
         self.state: dict[str, npt.NDArray[Any]] = {}
@@ -132,14 +126,6 @@ class Strategy(ABC):
         """
         y = journeys[-1].end
         return {name: y[name].copy() for name in sorted(self.kept(x))}
-
-    def correct(self, weights: Sequence["torch.Tensor"], start: Sequence["torch.Tensor"]) -> None:  # noqa: B027
-        """Change `weights[i].grad` in place, after the backward pass and before the step.
-
-        Args:
-            weights: the trainable tensors y of the site's model, with gradients.
-            start: the same tensors as the round began, x.
-        """
 
     @classmethod
     def hyperparameters(cls) -> dict[str, Any]:

@@ -7,15 +7,9 @@ https://arxiv.org/abs/1812.06127
     server:  as FedAvg
 """
 
-from collections.abc import Sequence
-from typing import TYPE_CHECKING
-
 from strategies.base import check_range
 from strategies.fedavg import FedAvg
 from strategies.local import Arrays, Phase
-
-if TYPE_CHECKING:
-    import torch
 
 
 class FedProx(FedAvg):
@@ -26,16 +20,9 @@ class FedProx(FedAvg):
         weighting: "examples" or "uniform".
     """
 
-    corrects_gradients = True
-
     def __init__(self, *, mu: float = 0.01, weighting: str = "examples") -> None:
         super().__init__(weighting=weighting)
         self.mu = check_range("mu", mu, 0.0)
 
     def phases(self, x: Arrays, epochs: int, received: Arrays, state: Arrays) -> list[Phase]:
         return [Phase(epochs, start=x, pull=self.mu)]
-
-    def correct(self, weights: Sequence["torch.Tensor"], start: Sequence["torch.Tensor"]) -> None:
-        for y, x in zip(weights, start, strict=True):
-            if y.grad is not None:
-                y.grad.add_(y.detach() - x, alpha=self.mu)

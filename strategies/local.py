@@ -23,6 +23,9 @@ RATE = "train.rate"
 EFFECTIVE_STEPS = "train.effective_steps"
 """Scalar: a_i, how often the site's mean gradient went into y_i - x; K_i for plain SGD at a constant rate."""
 
+STEPS = (TRAVEL, RATE, EFFECTIVE_STEPS)
+"""The scalars that follow from a journey."""
+
 LOSS_BEFORE = "train.loss_before"
 """Scalar: F_i(x), the loss of the model that the site starts from over its training images, as they are."""
 
@@ -33,7 +36,7 @@ VAL_LOSS_AFTER = "val.loss_after"
 """Scalar: the loss of the site's own model y_i over its validation images."""
 
 LOSSES = (LOSS_BEFORE, VAL_LOSS, VAL_LOSS_AFTER)
-"""The scalars that whoever runs the steps has to measure; the others follow from the journey."""
+"""The scalars that whoever runs the steps has to measure."""
 
 
 @dataclass(frozen=True)

@@ -8,7 +8,7 @@
 The trainer of a hospital and the testbed both do just that; only the loss and the device differ.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, MutableMapping, Sequence
 from typing import Any
 
 import numpy.typing as npt
@@ -24,11 +24,14 @@ class Memory:
     was the last reply that the server counted: from that state it goes on, as if rounds after it had never been.
 
     Args:
-        states: what was remembered before; by default only the beginning, round 0, with nothing.
+        states: where the states are kept, changed in place: a dict, or a mapping that writes each to disk. An empty
+            one gets the beginning, round 0, at which a site remembers nothing.
     """
 
-    def __init__(self, states: Mapping[int, State] | None = None) -> None:
-        self.states: dict[int, State] = {0: {}} if states is None else dict(states)
+    def __init__(self, states: MutableMapping[int, State] | None = None) -> None:
+        self.states: MutableMapping[int, State] = {} if states is None else states
+        if not self.states:
+            self.states[0] = {}
 
     def at(self, accepted: int) -> State:
         """The state after round `accepted`, the last whose reply was counted; 0 before any was.
@@ -44,13 +47,17 @@ class Memory:
             )
         return self.states[accepted]
 
-    def propose(self, number: int, accepted: int, state: State) -> None:
-        """Remember `state` as of round `number`, beside that of round `accepted` and the one counted before it.
+    def propose(self, number: int, accepted: int, state: State, keep: Collection[int] = ()) -> None:
+        """Remember `state` as of round `number`, and of earlier rounds only those that may still count.
 
-        The one before lets a study go back by one round.
+        These are round `accepted`, the one counted before it, which lets a study go back by one round, and those in
+        `keep`. The new state is there before an old one goes. States of later rounds are left alone: whoever
+        answers too late must not take away what a later answer has proposed meanwhile.
         """
         before = max((n for n in self.states if n < accepted), default=accepted)
-        self.states = {n: self.states[n] for n in sorted({before, accepted})} | {number: state}
+        self.states[number] = state
+        for old in [n for n in self.states if n < number and n not in (before, accepted, *keep)]:
+            del self.states[old]
 
 
 class LocalRound:
@@ -63,13 +70,21 @@ class LocalRound:
         accepted: the last round whose reply from this site the server counted; 0 before any was.
         x: the global model as it came.
         received: what came beside it.
+        keep: earlier rounds whose state must stay, beside those that `Memory.propose` keeps of itself.
 
     Raises:
         ValueError: the site does not remember what the server counts on.
     """
 
     def __init__(
-        self, strategy: Strategy, memory: Memory, number: int, accepted: int, x: Arrays, received: Arrays
+        self,
+        strategy: Strategy,
+        memory: Memory,
+        number: int,
+        accepted: int,
+        x: Arrays,
+        received: Arrays,
+        keep: Collection[int] = (),
     ) -> None:
         self.strategy = strategy
         self.memory = memory
@@ -77,6 +92,7 @@ class LocalRound:
         self.accepted = accepted
         self.x = x
         self.received = received
+        self.keep = keep
         self.state: State = memory.at(accepted) if strategy.remembers else {}
 
     @property
@@ -102,7 +118,7 @@ class LocalRound:
         """
         if self.strategy.remembers:
             state = self.strategy.remember(self.x, self.received, self.state, journeys)
-            self.memory.propose(self.number, self.accepted, state)
+            self.memory.propose(self.number, self.accepted, state, self.keep)
         kept = self.strategy.kept(self.x)
         y = journeys[-1].end
         sent = {name: self.x[name] if name in kept else y[name] for name in self.x}

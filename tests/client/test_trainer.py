@@ -5,7 +5,6 @@ import pytest
 import torch
 
 from client.data import load_split, normalise
-from client.packed import read_packed
 from client.site import read_site
 from client.trainer import Trainer
 from protocol.errors import RoundError
@@ -163,4 +162,4 @@ def test_a_packed_network_survives_the_round_trip(tmp_path: Path) -> None:
     schema, task = first_task(table)
     trainer = Trainer(folder, table)
     trainer.answer(Task(EVALUATE, 1, schema.hash, task.model))
-    assert read_packed(trainer.model, trainer.schema) == task.model
+    assert trainer.network.read() == task.model

@@ -5,10 +5,12 @@ from protocol.messages import Reply, Task, read_reply, read_task, reply_content,
 
 
 def test_a_task_survives_flowers_records() -> None:
-    task = Task("train", 3, "abc", b"\x00model\xff", "val")
-    assert read_task("train", task_content(task), {"seed": 1}) == Task(
-        "train", 3, "abc", b"\x00model\xff", "val", {"seed": 1}
-    )
+    task = Task("train", 3, "abc", b"\x00model\xff", "val", {"seed": 1}, "study", 2, (1, 2), "def", b"beside\x00")
+    assert read_task("train", task_content(task), {"seed": 1}) == task
+
+
+def test_a_task_that_keeps_nothing_survives_too() -> None:
+    assert read_task("evaluate", task_content(Task("evaluate", 3)), {}) == Task("evaluate", 3)
 
 
 def test_a_reply_survives_flowers_records() -> None:
@@ -17,7 +19,7 @@ def test_a_reply_survives_flowers_records() -> None:
 
 
 def test_no_model_travels_where_there_is_none() -> None:
-    assert "model" not in task_content(Task("query.describe"))
+    assert not {"model", "received"} & task_content(Task("query.describe")).keys()
     assert read_reply(reply_content(Reply("north", 0))).model == b""
 
 

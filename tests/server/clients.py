@@ -48,7 +48,8 @@ def honest(index: int, task: Task) -> Reply:
     x = SCHEMA.unpack(task.model)
     quality = float(1 / (1 + np.abs(x["w"]).mean() + 0.1 * index))
     scores = {f"{task.split}.{metric}": quality for metric in ("dice", "iou", "nsd", "hd95", "loss")}
-    scalars = {f"{task.split}.images": counts[f"{task.split}.images"], **scores, "seconds.evaluate": 0.001}
+    scalars = {f"{task.split}.images": counts[f"{task.split}.images"], **scores} if task.split else {}
+    scalars |= {"seconds.evaluate": 0.001}
     if task.kind != TRAIN:
         return Reply(site, task.round, scalars=scalars)
     rng = np.random.default_rng(seed_of(site, task.round))

@@ -75,6 +75,19 @@ def test_a_run_gets_pictures_and_their_index(run: Path, tmp_path: Path) -> None:
     assert [entry.dice for entry in overlays[:8]] == pytest.approx(ranked[:4] + ranked[:-5:-1])
 
 
+def test_a_site_with_a_model_of_its_own_is_drawn_with_it(run: Path, tmp_path: Path) -> None:
+    sites = [make_site(tmp_path / name, 1, 1) for name in ("a", "b")]
+    model = load_model(run / "model.safetensors")
+    model.head.bias.data.fill_(50.0)  # lesion everywhere
+    (run / "state" / "b").mkdir(parents=True)
+    save_model(run / "state" / "b" / "personal.safetensors", model, model.architecture)
+    dice = {entry.site: entry.dice for entry in make_overlays(run, sites, TABLE)}
+    shared = load_model(run / "model.safetensors")
+    assert dice["a"] == pytest.approx(dice_by_hand(shared, sites[0], "c2"))
+    assert dice["b"] == pytest.approx(dice_by_hand(model, sites[1], "c2"))
+    assert dice_by_hand(model, sites[1], "c2") != dice_by_hand(shared, sites[1], "c2")
+
+
 def test_sites_without_test_cases_give_no_pictures(run: Path, tmp_path: Path) -> None:
     assert make_overlays(run, [make_site(tmp_path / "a", 0, 0)], TABLE) == []
     assert [path.name for path in (run / "overlays").iterdir()] == ["overlays.json"]

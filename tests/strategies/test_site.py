@@ -45,7 +45,24 @@ def test_a_study_can_go_back_by_one_round() -> None:
     assert sorted(memory.states) == [3, 4, 5]  # 5 proposed on 4; 3 is the round before
     memory.propose(4, 3, state(40.0))
     assert memory.at(4)["w"] == 40.0
-    assert 5 not in memory.states
+    assert memory.at(3)["w"] == 3.0
+
+
+def test_rounds_that_the_server_names_are_kept_as_long_as_it_names_them() -> None:
+    memory = Memory()
+    for number in range(1, 8):
+        memory.propose(number, number - 1, state(number), keep=[2] if number < 7 else [])
+        assert (2 in memory.states) == (2 <= number < 7)
+
+
+def test_an_answer_that_comes_too_late_takes_nothing_from_a_later_one() -> None:
+    memory = Memory()
+    memory.propose(1, 0, state(1.0))
+    memory.propose(3, 1, state(3.0))
+    memory.propose(2, 1, state(2.0))  # round 2 was given up by the server, but not by the site
+    assert memory.at(3)["w"] == 3.0
+    memory.propose(4, 3, state(4.0), keep=[1])
+    assert memory.at(1)["w"] == 1.0
 
 
 def test_what_is_not_remembered_is_an_error_with_the_cure() -> None:
