@@ -27,6 +27,13 @@ PARTS = tl.constexpr(4)
 """Numbers that stand for a block's sums on one side: base, m, a, b."""
 
 
+UNSPECIALISED = [
+    *("S", "T", "C", "N", "w_b", "w_c", "u_b", "u_c"),
+    *("k_b", "k_s", "v_b", "v_s", "dy_b", "dy_s"),
+]
+"""Integers of the kernels that are no reason to compile them anew, whatever their values."""
+
+
 @triton.jit
 def _merge(m1, a1, b1, m2, a2, b2):
     first = m1 > m2
@@ -92,10 +99,10 @@ def _own(xs, e, zero, L: tl.constexpr, AFTER: tl.constexpr):
     for i in tl.static_range(L):
         if AFTER:
             sums = (a,) + sums
-            a = a * e + xs[L - 1 - i]
+            a = tl.fma(a, e, xs[L - 1 - i])
         else:
             sums = sums + (a,)
-            a = a * e + xs[i]
+            a = tl.fma(a, e, xs[i])
     return sums, a
 
 
@@ -104,7 +111,7 @@ def _slope(sums, e, zero, L: tl.constexpr, AFTER: tl.constexpr):
     """The derivative by e of the sum of all, from the sums at each token."""
     d = zero
     for i in tl.static_range(L):
-        d = d * e + sums[L - 1 - i if AFTER else i]
+        d = tl.fma(d, e, sums[L - 1 - i if AFTER else i])
     return d
 
 
@@ -131,6 +138,12 @@ def _invert(x):
     """1 / x of a positive x in few instructions: those of a division care for extremes that x stays clear of."""
     root = tl.rsqrt(x)
     return root * root
+
+
+@triton.jit
+def _combine(inner, f, before, power_before, after, power_after):
+    """A token's sum of all others: inner f from its chunk, and what came from both sides, decayed on the way."""
+    return tl.fma(inner, f, tl.fma(before, power_before, after * power_after))
 
 
 @triton.jit
@@ -205,7 +218,7 @@ def _store_block(
         tl.store(part + 3 * C, tl.sum(sums[1] * f, 0, keep_dims=True), mask=inside)
 
 
-@triton.jit
+@triton.jit(do_not_specialize=UNSPECIALISED)
 def summarise(
     w_ptr, k_ptr, v_ptr, blocks, S, T, C, w_b, w_c, k_b, k_s, v_b, v_s,
     k_t: tl.constexpr, k_c: tl.constexpr, v_t: tl.constexpr, v_c: tl.constexpr,
@@ -225,14 +238,21 @@ def summarise(
     _store_block(blocks, base, n, me, channel, inside, C, m, before, after, step, BLOCKS, CHUNKS)
 
 
-@triton.jit
+@triton.jit(do_not_specialize=UNSPECIALISED)
 def forward(
     w_ptr, u_ptr, k_ptr, v_ptr, y_ptr, blocks, S, T, C, w_b, w_c, u_b, u_c, k_b, k_s, v_b, v_s,
     k_t: tl.constexpr, k_c: tl.constexpr, v_t: tl.constexpr, v_c: tl.constexpr,
     CHANNELS: tl.constexpr, BLOCKS: tl.constexpr, POW2: tl.constexpr, BLOCK: tl.constexpr, CHUNKS: tl.constexpr,
     L: tl.constexpr, EVEN: tl.constexpr,
 ):  # fmt: skip
-    """y, contiguous (B, S, T, C)."""
+    """y, contiguous (B, S, T, C).
+
+    Args:
+        w_ptr, u_ptr: (1 or B, C). k_ptr, v_ptr: (B, S, T, C). x_b, x_s, x_t and x_c: the strides of x.
+        blocks: the blocks' own sums, see `summarise`, of no meaning where a sequence is one block.
+        CHANNELS: programs along the channels, BLOCK channels each. BLOCKS: blocks a sequence. POW2: the power of
+            two from there. CHUNKS: chunks a block, of L tokens. EVEN: T and C are whole multiples of theirs.
+    """
     # From the last program to the first: what `summarise` read last is still in the cache.
     pid = tl.num_programs(0) - 1 - tl.program_id(0)
     n, b, s, me, channel = _place(pid, S, C, CHANNELS, BLOCKS, BLOCK)
@@ -253,8 +273,8 @@ def forward(
     after_1, all_after_1 = _own(xs, e, zero, L, True)
     sums_v, sums_1 = (), ()
     for i in tl.static_range(L):
-        sums_v = sums_v + (before_v[i] + after_v[i] + own * xvs[i],)
-        sums_1 = sums_1 + (before_1[i] + after_1[i] + own * xs[i],)
+        sums_v = sums_v + (tl.fma(own, xvs[i], before_v[i] + after_v[i]),)
+        sums_1 = sums_1 + (tl.fma(own, xs[i], before_1[i] + after_1[i]),)
     before, after = _reaching(
         m, (all_before_v, all_before_1), (all_after_v, all_after_1), carry_before, carry_after, step, CHUNKS
     )
@@ -262,8 +282,8 @@ def forward(
     fx, fb, fa = tl.exp2(m - top), tl.exp2(before[0] - top), tl.exp2(after[0] - top)
     cv, c1, upto_v, upto_1 = after[1] * fa, after[2] * fa, (), ()
     for i in tl.static_range(L):
-        upto_v = (sums_v[L - 1 - i] * fx + cv,) + upto_v
-        upto_1 = (sums_1[L - 1 - i] * fx + c1,) + upto_1
+        upto_v = (tl.fma(sums_v[L - 1 - i], fx, cv),) + upto_v
+        upto_1 = (tl.fma(sums_1[L - 1 - i], fx, c1),) + upto_1
         cv, c1 = cv * e, c1 * e
     cv, c1, ys = before[1] * fb, before[2] * fb, ()
     for i in tl.static_range(L):
@@ -272,7 +292,7 @@ def forward(
     _store(y_ptr + n * T * C + channel, first, T, inside, ys, L, C, EVEN)
 
 
-@triton.jit
+@triton.jit(do_not_specialize=UNSPECIALISED)
 def backward(
     w_ptr, u_ptr, k_ptr, v_ptr, dy_ptr, dk_ptr, dv_ptr, dwu_ptr, blocks, gh_blocks, S, T, C, N,
     w_b, w_c, u_b, u_c, k_b, k_s, v_b, v_s, dy_b, dy_s,
@@ -314,17 +334,18 @@ def backward(
     )
     top = tl.maximum(m, tl.maximum(before[0], after[0]))
     fx, fb, fa = tl.exp2(m - top), tl.exp2(before[0] - top), tl.exp2(after[0] - top)
+    bv, b1, av, a1 = before[1] * fb, before[2] * fb, after[1] * fa, after[2] * fa
     own_fx = own * fx
     gs, hs, zs = (), (), ()  # at the exponent -top; z = v g + h, a token's own share cancelled
     for i in tl.static_range(L):
-        others_v = (before_v[i] + after_v[i]) * fx + before[1] * fb * powers[i] + after[1] * fa * powers[L - 1 - i]
-        others = (before_1[i] + after_1[i]) * fx + before[2] * fb * powers[i] + after[2] * fa * powers[L - 1 - i]
-        inverse = _invert(others + own_fx * xs[i])
+        others_v = _combine(before_v[i] + after_v[i], fx, bv, powers[i], av, powers[L - 1 - i])
+        others = _combine(before_1[i] + after_1[i], fx, b1, powers[i], a1, powers[L - 1 - i])
+        inverse = _invert(tl.fma(own_fx, xs[i], others))
         if not EVEN:
             inverse = tl.where(first + i < T, inverse, 0.0)
         g = dys[i] * inverse
-        z = (vs[i] * others - others_v) * inverse * g
-        gs, hs, zs = gs + (g,), hs + (z - vs[i] * g,), zs + (z,)
+        z = tl.fma(vs[i], others, -others_v) * inverse * g
+        gs, hs, zs = gs + (g,), hs + (tl.fma(-vs[i], g, z),), zs + (z,)
 
     mg = tl.where(first < T, -top, NOTHING)
     before_g, all_before_g = _own(gs, e, zero, L, False)
@@ -348,19 +369,19 @@ def backward(
         through = tl.exp2(before[0] + g_after[0]) * (before[1] * g_after[1] + before[2] * g_after[2])
         through += tl.exp2(after[0] + g_before[0]) * (after[1] * g_before[1] + after[2] * g_before[2])
         dw = through * powers[L - 1] * L
-        dw += fb * (before[1] * _slope(after_g, e, zero, L, True) + before[2] * _slope(after_h, e, zero, L, True))
-        dw += fa * (after[1] * _slope(before_g, e, zero, L, False) + after[2] * _slope(before_h, e, zero, L, False))
+        dw += bv * _slope(after_g, e, zero, L, True) + b1 * _slope(after_h, e, zero, L, True)
+        dw += av * _slope(before_g, e, zero, L, False) + a1 * _slope(before_h, e, zero, L, False)
         dw += ag * _slope(before_v, e, zero, L, False) + ah * _slope(before_1, e, zero, L, False)
         dw += bg * _slope(after_v, e, zero, L, True) + bh * _slope(after_1, e, zero, L, True)
         within, du, dks, dvs = zero, zero, (), ()
         for i in tl.static_range(L):
-            within += before_v[i] * after_g[i] + before_1[i] * after_h[i]
-            within += after_v[i] * before_g[i] + after_1[i] * before_h[i]
-            du += xs[i] * zs[i]
-            both_g = (before_g[i] + after_g[i]) * fx + bg * powers[i] + ag * powers[L - 1 - i]
-            both_h = (before_h[i] + after_h[i]) * fx + bh * powers[i] + ah * powers[L - 1 - i]
-            dvs = dvs + (xs[i] * (both_g + own_fx * gs[i]),)
-            dks = dks + (xs[i] * (vs[i] * both_g + both_h + own_fx * zs[i]),)
+            within = tl.fma(before_v[i], after_g[i], tl.fma(before_1[i], after_h[i], within))
+            within = tl.fma(after_v[i], before_g[i], tl.fma(after_1[i], before_h[i], within))
+            du = tl.fma(xs[i], zs[i], du)
+            both_g = _combine(before_g[i] + after_g[i], fx, bg, powers[i], ag, powers[L - 1 - i])
+            both_h = _combine(before_h[i] + after_h[i], fx, bh, powers[i], ah, powers[L - 1 - i])
+            dvs = dvs + (xs[i] * tl.fma(own_fx, gs[i], both_g),)
+            dks = dks + (xs[i] * tl.fma(own_fx, zs[i], tl.fma(vs[i], both_g, both_h)),)
         _store(dk_ptr + n * T * C + channel, first, T, inside, dks, L, C, EVEN)
         _store(dv_ptr + n * T * C + channel, first, T, inside, dvs, L, C, EVEN)
         at = dwu_ptr + (n * BLOCKS + me) * C + channel

@@ -37,7 +37,7 @@ class Tiles:
         return cls(chunk, 16, channels, channels // 2)
 
     def blocks(self, tokens: int) -> int:
-        return triton.cdiv(tokens, self.tokens * self.chunks)
+        return -(-tokens // (self.tokens * self.chunks))
 
     def words(self, tokens: int, channels: int) -> dict[str, Any]:
         """The kernels' compile-time arguments that all of them have."""
@@ -117,9 +117,7 @@ def _empty_gradients(k: Tensor, v: Tensor) -> tuple[Tensor, Tensor, Tensor]:
 
 
 @_biwkv_backward.register_fake
-def _(
-    w: Tensor, u: Tensor, k: Tensor, v: Tensor, sums: Tensor, dy: Tensor
-) -> tuple[Tensor, Tensor, Tensor]:
+def _(w: Tensor, u: Tensor, k: Tensor, v: Tensor, sums: Tensor, dy: Tensor) -> tuple[Tensor, Tensor, Tensor]:
     return _empty_gradients(k, v)
 
 
@@ -137,8 +135,7 @@ def _differentiate(ctx: Any, dy: Tensor, _: Tensor) -> tuple[Tensor, ...]:
     w, u, k, v, sums = ctx.saved_tensors
     dk, dv, dwu = _biwkv_backward(w, u, k, v, sums, dy)
     dw, du = (
-        grad.sum_to_size(vector.shape).to(vector.dtype)
-        for grad, vector in zip(dwu.sum((2, 3)), (w, u), strict=True)
+        grad.sum_to_size(vector.shape).to(vector.dtype) for grad, vector in zip(dwu.sum((2, 3)), (w, u), strict=True)
     )
     return dw, du, dk, dv
 
