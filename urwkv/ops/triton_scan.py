@@ -15,7 +15,8 @@ from urwkv.ops import triton_kernels as kernels
 
 @dataclass(frozen=True)
 class Tiles:
-    """How a launch cuts its work: tokens a chunk, chunks a block, channels a program, warps a program.
+    """How a launch cuts its work: tokens a chunk, chunks a block, channels a program, warps a program, and the most
+    registers that a thread may have (None: what the compiler likes).
 
     A thread holds all tokens of a chunk for one channel. Neighbouring channels fill a sector of memory, 32 bytes.
     """
@@ -24,6 +25,7 @@ class Tiles:
     chunks: int
     channels: int
     warps: int
+    registers: int | None = None
 
     @classmethod
     def of(cls, tokens: int, element_size: int) -> "Tiles":
@@ -51,6 +53,7 @@ class Tiles:
             "L": self.tokens,
             "EVEN": tokens % (self.tokens * self.chunks) == 0 and channels % self.channels == 0,
             "num_warps": self.warps,
+            "maxnreg": self.registers,
         }
 
 
