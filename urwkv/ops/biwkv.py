@@ -3,13 +3,19 @@
 Autocast changes nothing inside: no backend uses an operation that it narrows.
 """
 
+import importlib.util
+
 import torch
 from torch import Tensor
 
 from urwkv.ops.reference import biwkv_reference
 from urwkv.ops.torch_scan import biwkv_scan
 
-BACKENDS = ("auto", "reference", "torch")
+BACKENDS = ("auto", "reference", "torch", "triton")
+
+HAS_TRITON = importlib.util.find_spec("triton") is not None
+if HAS_TRITON:
+    from urwkv.ops.triton_scan import biwkv_triton
 
 
 def biwkv(w: Tensor, u: Tensor, k: Tensor, v: Tensor, backend: str = "auto") -> Tensor:
@@ -22,14 +28,15 @@ def biwkv(w: Tensor, u: Tensor, k: Tensor, v: Tensor, backend: str = "auto") -> 
         u: bonus of a token for itself, (C,) or (B, C). The network passes first / T.
         k: keys, (..., T, C), T >= 1; (B, ..., T, C) when w or u is (B, C).
         v: values, of the shape of `k`.
-        backend: "reference" (the direct O(T^2) sum), "torch" (linear in T), or "auto", the best one here.
+        backend: "reference" (the direct O(T^2) sum), "torch" (linear in T), "triton" (linear in T, a kernel for
+            GPUs), or "auto": "triton" where it can compute these tensors, else "torch".
 
     Returns:
         (..., T, C) in the dtype of `v`. Inside, at least float32, also under autocast. Gradients reach all
         four tensors, each in its own shape: a (B, C) decay gets one gradient a sample.
 
     Raises:
-        ValueError: the backend is unknown or the shapes do not fit.
+        ValueError: the backend is unknown or cannot compute these tensors, or the shapes do not fit.
     """
     if backend not in BACKENDS:
         raise ValueError(f"backend = {backend!r} is not one of: {', '.join(BACKENDS)}")
@@ -39,7 +46,24 @@ def biwkv(w: Tensor, u: Tensor, k: Tensor, v: Tensor, backend: str = "auto") -> 
     if backend == "reference":
         wide = torch.float64 if torch.float64 in (w.dtype, u.dtype, k.dtype, v.dtype) else torch.float32
         return biwkv_reference(w.to(wide), u.to(wide), k.to(wide), v.to(wide)).to(v.dtype)
-    return biwkv_scan(w, u, k, v)
+    obstacle = _obstacle(w, u, k, v)
+    if backend == "triton" and obstacle:
+        raise ValueError(f"biwkv: backend = 'triton' {obstacle}; use auto or torch")
+    if backend == "torch" or obstacle:
+        return biwkv_scan(w, u, k, v)
+    return biwkv_triton(w, u, k, v)
+
+
+def _obstacle(*tensors: Tensor) -> str:
+    """Why the Triton backend cannot compute these tensors; empty where it can."""
+    if not HAS_TRITON:
+        return "needs the package triton, which is not installed"
+    for tensor in tensors:
+        if tensor.device.type != "cuda":
+            return f"needs tensors on a GPU, not on {tensor.device}"
+        if tensor.dtype == torch.float64:
+            return "computes in float32, and there is a float64 tensor"
+    return ""
 
 
 def _beside(name: str, vector: Tensor, k: Tensor) -> Tensor:

@@ -1,0 +1,185 @@
+"""U-RWKV: training and inference of the base network at 256 x 256, and Bi-WKV alone, beside what they are to reach.
+
+Images a second count everything from uint8 pixels on the device to the optimizer's step, or to the logits; random
+data; medians by device events. "graph" is a step captured as one CUDA graph. "elsewhere" is the runnable public
+U-RWKV with its CUDA kernel on an H200.
+
+    python bench/urwkv.py [--quick] [--device cuda|cpu]
+"""
+
+import argparse
+import statistics
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+from functools import partial
+from pathlib import Path
+
+sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
+
+import torch
+from torch import nn
+
+from bench.table import Aim, capture, gpu_milliseconds, heading, row
+from client.data import normalise
+from urwkv import URWKV
+from urwkv.losses import segmentation_loss
+from urwkv.ops import biwkv
+
+SIDE = 256
+TRAINING = {
+    8: Aim("224 img/s", "1,100 img/s", "2,000 img/s"),
+    32: Aim("408 img/s", "2,200 img/s", "3,500 img/s"),
+    128: Aim("444 img/s, 47 GB", "2,600 img/s, 20 GB", "4,000 img/s, 14 GB"),
+}
+INFERENCE = {1: Aim("8.8 ms", "1.5 ms", "0.7 ms"), 128: Aim("2,193 img/s", "9,000 img/s", "14,000 img/s")}
+
+
+def network(backend: str, device: str = "cuda") -> URWKV:
+    torch.manual_seed(0)
+    model = URWKV().to(device, memory_format=torch.channels_last)
+    model.darm.spatial.biwkv = partial(biwkv, backend=backend)
+    return model
+
+
+def pictures(batch: int, side: int, device: str = "cuda") -> tuple[torch.Tensor, torch.Tensor]:
+    pixels = torch.randint(256, (batch, side, side, 3), dtype=torch.uint8, device=device)
+    return pixels, torch.randint(2, (batch, side, side), dtype=torch.uint8, device=device)
+
+
+def training_step(model: nn.Module, batch: int, *, captured: bool) -> Callable[[], object]:
+    """A step of bf16 autocast, float32 weights and fused AdamW, on the same random pictures each time."""
+    pixels, masks = pictures(batch, SIDE)
+    optimizer = torch.optim.AdamW(
+        model.parameters(), lr=torch.tensor(1e-4, device="cuda"), fused=True, capturable=True
+    )
+    forward = model
+
+    def step() -> None:
+        with torch.autocast("cuda", torch.bfloat16):
+            loss = segmentation_loss(forward(normalise(pixels)), masks)
+        optimizer.zero_grad(set_to_none=True)
+        loss.backward()
+        optimizer.step()
+
+    return capture(step).replay if captured else step
+
+
+def training(backend: str, batch: int, *, captured: bool, compiled: bool = False) -> str:
+    torch.cuda.reset_peak_memory_stats()
+    began = time.perf_counter()
+    model = network(backend).train()
+    if compiled:
+        model.compile(fullgraph=True)
+    step = training_step(model, batch, captured=captured)
+    step()
+    torch.cuda.synchronize()
+    warm = time.perf_counter() - began
+    taken = gpu_milliseconds(step, 20)
+    peak = torch.cuda.max_memory_allocated() / 1e9
+    return f"{batch / taken * 1e3:,.0f} img/s, {peak:.1f} GB, warm in {warm:.1f} s"
+
+
+def inference(backend: str, batch: int, *, captured: bool, compiled: bool = False) -> str:
+    model = network(backend).eval()
+    if compiled:
+        model.compile(fullgraph=True)
+    pixels, _ = pictures(batch, SIDE)
+
+    def predict() -> torch.Tensor:
+        with torch.inference_mode(), torch.autocast("cuda", torch.bfloat16):
+            return model(normalise(pixels))
+
+    taken = gpu_milliseconds(capture(predict).replay if captured else predict, 20)
+    return f"{taken:.2f} ms" if batch == 1 else f"{batch / taken * 1e3:,.0f} img/s"
+
+
+def costs(backend: str, batch: int) -> str:
+    """The kernels that take most of an eager training step, by name."""
+    step = training_step(network(backend).train(), batch, captured=False)
+    for _ in range(3):
+        step()
+    with torch.profiler.profile(activities=[torch.profiler.ProfilerActivity.CUDA]) as profile:
+        step()
+        torch.cuda.synchronize()
+    events = sorted(profile.key_averages(), key=lambda event: -event.self_device_time_total)
+    total = sum(event.self_device_time_total for event in events)
+    shares = [f"{event.self_device_time_total / total:.0%} {event.key[:60]} x{event.count}" for event in events[:14]]
+    return f"{total / 1e3:.2f} ms in {sum(event.count for event in events)} kernels: " + "; ".join(shares)
+
+
+def on_gpu(backend: str, *, quick: bool) -> None:
+    heading()
+    for batch in (8, 32, 128):
+        for captured in (True, False) if batch == 8 or not quick else (True,):
+            name = f"training, batch {batch}, {'graph' if captured else 'eager'}"
+            row(name, TRAINING[batch], partial(training, backend, batch, captured=captured))
+    for batch in (1, 128):
+        for captured in (True, False) if batch == 1 else (True,):
+            name = f"inference, batch {batch}, {'graph' if captured else 'eager'}"
+            row(name, INFERENCE[batch], partial(inference, backend, batch, captured=captured))
+    for batch in (32,) if quick else (8, 32, 128):
+        row(f"training, batch {batch}, eager: largest costs", Aim(), partial(costs, backend, batch))
+    if quick:
+        return
+    for batch in (8, 32, 128):
+        name = f"training, batch {batch}, compiled and graph"
+        row(name, TRAINING[batch], partial(training, backend, batch, captured=True, compiled=True))
+    for batch in (1, 128):
+        name = f"inference, batch {batch}, compiled and graph"
+        row(name, INFERENCE[batch], partial(inference, backend, batch, captured=True, compiled=True))
+
+
+def on_cpu() -> None:
+    """A training step of 128 x 128, batch 4, in float32: its time and the operations that take most of it."""
+    model = network("auto", "cpu").train()
+    pixels, masks = pictures(4, 128, "cpu")
+    optimizer = torch.optim.AdamW(model.parameters(), lr=1e-4, fused=True)
+
+    def step() -> float:
+        began = time.perf_counter()
+        loss = segmentation_loss(model(normalise(pixels)), masks)
+        optimizer.zero_grad(set_to_none=True)
+        loss.backward()
+        optimizer.step()
+        return time.perf_counter() - began
+
+    def shares() -> str:
+        with torch.profiler.profile() as profile:
+            step()
+        events = sorted(profile.key_averages(), key=lambda event: -event.self_cpu_time_total)
+        total = sum(event.self_cpu_time_total for event in events)
+        return ", ".join(f"{event.key} {event.self_cpu_time_total / total:.0%}" for event in events[:6])
+
+    heading()
+    step()
+    row("training step, 128 x 128, batch 4", Aim(), lambda: f"{statistics.median(step() for _ in range(7)):.3f} s")
+    row("its largest costs", Aim(), shares)
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--quick", action="store_true", help="the rows that matter most, under 100 seconds")
+    parser.add_argument("--device", choices=("cuda", "cpu"), default="cuda" if torch.cuda.is_available() else "cpu")
+    parser.add_argument("--backend", help="of Bi-WKV, for the network's rows alone; else Bi-WKV's own come first")
+    words = parser.parse_args()
+    print(f"torch {torch.__version__}, ", end="")
+    print(
+        torch.cuda.get_device_name() if words.device == "cuda" else f"{torch.get_num_threads()} CPU threads",
+        flush=True,
+    )
+    backend = words.backend
+    if backend is None:
+        # In a process of its own: a kernel that fails takes its process with it.
+        alone = [sys.executable, str(Path(__file__).with_name("biwkv.py")), "--device", words.device]
+        backend = "auto" if subprocess.run(alone, check=False).returncode == 0 else "torch"
+        print(f"the network's rows, with Bi-WKV by {backend}", flush=True)
+    if words.device == "cpu":
+        on_cpu()
+    else:
+        on_gpu(backend, quick=words.quick)
+
+
+if __name__ == "__main__":
+    main()

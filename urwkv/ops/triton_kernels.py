@@ -1,0 +1,389 @@
+"""Bi-WKV for GPUs: the kernels. `urwkv.ops.triton_scan` launches them; `urwkv.ops.torch_scan` has the algebra.
+
+A sequence is cut into blocks, a block into chunks of L consecutive tokens. One program computes a block for some
+channels: a tensor here is (chunks, channels), and a tuple of L of them holds every token, so nothing is read twice.
+
+Sums are one-sided: "before" runs along the tokens, "after" against them; sums come in pairs, of (x v, x) or of
+(g, h). Within a chunk they are Horner's rule, p <- e p + x with e = exp(-w), started from nothing: its own sums.
+What comes from outside the chunk is one pair a side, times a power of e. From chunk to chunk a pair travels as
+(m, a, b), which stands for 2^m a and 2^m b, and is merged at the larger m, so no sum overflows and none that
+matters underflows, however unlike the keys are. The exponent m of a chunk is its largest key, shifted by the decay
+to a common origin: there a merge knows no distance. All exponents of a block are relative to its largest key, its
+base, so keys may lie far from zero.
+
+With every pair of tokens counted once at each token between them, dw = -e dL/de: a sum that comes through a whole
+chunk multiplies L e^(L-1), one that starts or ends in it the derivative of Horner's rule.
+"""
+
+import triton
+import triton.language as tl
+
+LOG2E = tl.constexpr(1.4426950408889634)
+
+NOTHING = tl.constexpr(-1e30)
+"""The exponent of an empty sum; finite, since the difference of two infinities is not a number."""
+
+PARTS = tl.constexpr(4)
+"""Numbers that stand for a block's sums on one side: base, m, a, b."""
+
+
+UNSPECIALISED = [
+    *("S", "T", "C", "N", "w_b", "w_c", "u_b", "u_c"),
+    *("k_b", "k_s", "v_b", "v_s", "dy_b", "dy_s"),
+]
+"""Integers of the kernels that are no reason to compile them anew, whatever their values."""
+
+
+@triton.jit
+def _merge(m1, a1, b1, m2, a2, b2):
+    first = m1 > m2
+    f = tl.exp2(-tl.abs(m1 - m2))
+    f1, f2 = tl.where(first, 1.0, f), tl.where(first, f, 1.0)
+    return tl.where(first, m1, m2), a1 * f1 + a2 * f2, b1 * f1 + b2 * f2
+
+
+@triton.jit
+def _place(pid, S, C, CHANNELS: tl.constexpr, BLOCKS: tl.constexpr, BLOCK: tl.constexpr):
+    """Sequence, sample, scan, block and channels (1, BLOCK) of a program; neighbours share memory lines."""
+    n = (pid // (CHANNELS * BLOCKS)).to(tl.int64)
+    channel = (pid % CHANNELS) * BLOCK + tl.arange(0, BLOCK)[None, :]
+    return n, n // S, n % S, (pid // CHANNELS) % BLOCKS, channel
+
+
+@triton.jit
+def _load(base, first, T, inside, other, stride: tl.constexpr, L: tl.constexpr, EVEN: tl.constexpr):
+    """A tuple of L tensors (chunks, channels), float32; `first` is each chunk's first token."""
+    loaded = ()
+    base += first * stride
+    for i in tl.static_range(L):
+        if EVEN:
+            token = tl.load(base + i * stride)
+        else:
+            token = tl.load(base + i * stride, mask=inside & (first + i < T), other=other)
+        loaded = loaded + (token.to(tl.float32),)
+    return loaded
+
+
+@triton.jit
+def _store(base, first, T, inside, tokens, L: tl.constexpr, stride, EVEN: tl.constexpr):
+    base += first * stride
+    for i in tl.static_range(L):
+        token = tokens[i].to(base.dtype.element_ty)
+        if EVEN:
+            tl.store(base + i * stride, token)
+        else:
+            tl.store(base + i * stride, token, mask=inside & (first + i < T))
+
+
+@triton.jit
+def _weigh(ks, vs, L: tl.constexpr):
+    """The block's largest key, each chunk's exponent beside it, m, and x = exp(k) 2^-m and x v of the tokens."""
+    largest = ks[0]
+    for i in tl.static_range(1, L):
+        largest = tl.maximum(largest, ks[i])
+    # Tokens beyond the end have k = NOTHING and weigh nothing even among themselves.
+    largest = tl.maximum(largest, NOTHING / 2)
+    base = tl.max(largest, 0, keep_dims=True)
+    xs, xvs = (), ()
+    for i in tl.static_range(L):
+        x = tl.exp2((ks[i] - largest) * LOG2E)
+        xs = xs + (x,)
+        xvs = xvs + (x * vs[i],)
+    return base, (largest - base) * LOG2E, xs, xvs
+
+
+@triton.jit
+def _own(xs, e, zero, L: tl.constexpr, AFTER: tl.constexpr):
+    """Sums over a chunk's own tokens: at each token, of those before it (or after it), and of all of them."""
+    sums, a = (), zero
+    for i in tl.static_range(L):
+        if AFTER:
+            sums = (a,) + sums
+            a = tl.fma(a, e, xs[L - 1 - i])
+        else:
+            sums = sums + (a,)
+            a = tl.fma(a, e, xs[i])
+    return sums, a
+
+
+@triton.jit
+def _slope(sums, e, zero, L: tl.constexpr, AFTER: tl.constexpr):
+    """The derivative by e of the sum of all, from the sums at each token."""
+    d = zero
+    for i in tl.static_range(L):
+        d = tl.fma(d, e, sums[L - 1 - i if AFTER else i])
+    return d
+
+
+@triton.jit
+def _extend(em1, ea1, eb1, m1, a1, b1, em2, ea2, eb2, m2, a2, b2):
+    """Joins two runs of chunks; each is known by the sums of all its chunks but the last, and of all."""
+    em, ea, eb = _merge(m1, a1, b1, em2, ea2, eb2)
+    m, a, b = _merge(m1, a1, b1, m2, a2, b2)
+    return em, ea, eb, m, a, b
+
+
+@triton.jit
+def _outside(carry, moved, m, at_end):
+    """The carry, its exponent moved, for the chunk at that end of the block, and nothing for the others."""
+    return (
+        tl.where(at_end, carry[0] + moved, tl.full(m.shape, NOTHING, tl.float32)),
+        tl.where(at_end, carry[1], tl.zeros(m.shape, tl.float32)),
+        tl.where(at_end, carry[2], tl.zeros(m.shape, tl.float32)),
+    )
+
+
+@triton.jit
+def _invert(x):
+    """1 / x of a positive x in few instructions: those of a division care for extremes that x stays clear of."""
+    root = tl.rsqrt(x)
+    return root * root
+
+
+@triton.jit
+def _combine(inner, f, before, power_before, after, power_after):
+    """A token's sum of all others: inner f from its chunk, and what came from both sides, decayed on the way."""
+    return tl.fma(inner, f, tl.fma(before, power_before, after * power_after))
+
+
+@triton.jit
+def _reaching(m, before, after, carry_before, carry_after, step, CHUNKS: tl.constexpr):
+    """What reaches each chunk from outside it: ((m, a, b) before its start, (m, a, b) after its end).
+
+    Args:
+        m: (chunks, channels), the exponent of the chunks' own sums.
+        before, after: the chunks' own sums (a, b), before their end and after their start.
+        carry_before, carry_after: (m, a, b), (1, channels), before the block's start and after its end.
+        step: (1, channels), the binary logarithm of the decay over a chunk.
+    """
+    chunk = tl.arange(0, CHUNKS)[:, None]
+    begin = _outside(carry_before, -step, m, chunk == 0)
+    end = _outside(carry_after, -CHUNKS * step, m, chunk == CHUNKS - 1)
+    upto = _merge(begin[0], begin[1], begin[2], m + chunk * step, before[0], before[1])
+    onward = _merge(end[0], end[1], end[2], m - chunk * step, after[0], after[1])
+    mb, ab, bb, _, _, _ = tl.associative_scan(begin + upto, 0, _extend)
+    ma, aa, ba, _, _, _ = tl.associative_scan(end + onward, 0, _extend, reverse=True)
+    return (mb - (chunk - 1) * step, ab, bb), (ma + (chunk + 1) * step, aa, ba)
+
+
+@triton.jit
+def _no_carry(BLOCK: tl.constexpr):
+    zero = tl.zeros((1, BLOCK), tl.float32)
+    return zero + NOTHING, zero, zero
+
+
+@triton.jit
+def _carry(blocks, base, n, me, channel, inside, C, step, BLOCKS: tl.constexpr, POW2: tl.constexpr):
+    """What reaches block `me` from the others: ((m, a, b) before its start, (m, a, b) after its end).
+
+    Args:
+        blocks: the blocks' own sums, (sequences, blocks, 2 sides, 4, channels), float32.
+        base: (1, channels), what this block's exponents are relative to.
+        step: (1, channels), the binary logarithm of the decay over a block.
+    """
+    other = tl.arange(0, POW2)[:, None]
+    at = blocks + (n * BLOCKS + other) * (2 * PARTS) * C + channel
+    reached = ()
+    for side in tl.static_range(2):
+        there = inside & ((other < me) if side == 0 else ((other > me) & (other < BLOCKS)))
+        part = at + side * PARTS * C
+        its_base = tl.load(part, mask=there, other=0.0)
+        m = tl.load(part + C, mask=there, other=0.0)
+        a = tl.load(part + 2 * C, mask=there, other=0.0)
+        b = tl.load(part + 3 * C, mask=there, other=0.0)
+        between = (me - 1 - other) if side == 0 else (other - me - 1)
+        m = tl.where(there, (its_base - base) * LOG2E + m - between * step, NOTHING)
+        top = tl.max(m, 0, keep_dims=True)
+        f = tl.exp2(m - top)
+        reached = reached + ((top, tl.sum(a * f, 0, keep_dims=True), tl.sum(b * f, 0, keep_dims=True)),)
+    return reached
+
+
+@triton.jit
+def _store_block(
+    blocks, base, n, me, channel, inside, C, m, before, after, step, BLOCKS: tl.constexpr, CHUNKS: tl.constexpr
+):
+    """The block's own sums, before its end and after its start: base, and (m, a, b) relative to it."""
+    at = blocks + (n * BLOCKS + me) * (2 * PARTS) * C + channel
+    chunk = tl.arange(0, CHUNKS)[:, None]
+    for side in tl.static_range(2):
+        sums = before if side == 0 else after
+        moved = m - ((CHUNKS - 1 - chunk) if side == 0 else chunk) * step
+        top = tl.max(moved, 0, keep_dims=True)
+        f = tl.exp2(moved - top)
+        part = at + side * PARTS * C
+        tl.store(part, base, mask=inside)
+        tl.store(part + C, top, mask=inside)
+        tl.store(part + 2 * C, tl.sum(sums[0] * f, 0, keep_dims=True), mask=inside)
+        tl.store(part + 3 * C, tl.sum(sums[1] * f, 0, keep_dims=True), mask=inside)
+
+
+@triton.jit(do_not_specialize=UNSPECIALISED)
+def summarise(
+    w_ptr, k_ptr, v_ptr, blocks, S, T, C, w_b, w_c, k_b, k_s, v_b, v_s,
+    k_t: tl.constexpr, k_c: tl.constexpr, v_t: tl.constexpr, v_c: tl.constexpr,
+    CHANNELS: tl.constexpr, BLOCKS: tl.constexpr, POW2: tl.constexpr, BLOCK: tl.constexpr, CHUNKS: tl.constexpr,
+    L: tl.constexpr, EVEN: tl.constexpr,
+):  # fmt: skip
+    """The sums of each block by itself, where a sequence is longer than a block."""
+    n, b, s, me, channel = _place(tl.program_id(0), S, C, CHANNELS, BLOCKS, BLOCK)
+    inside, first = channel < C, (me * CHUNKS + tl.arange(0, CHUNKS)[:, None]) * L
+    w = tl.load(w_ptr + b * w_b + channel * w_c, mask=inside, other=0.0).to(tl.float32)
+    ks = _load(k_ptr + b * k_b + s * k_s + channel * k_c, first, T, inside, NOTHING, k_t, L, EVEN)
+    vs = _load(v_ptr + b * v_b + s * v_s + channel * v_c, first, T, inside, 0.0, v_t, L, EVEN)
+    e, zero, step = tl.exp(-w), tl.zeros((CHUNKS, BLOCK), tl.float32), w * (L * LOG2E)
+    base, m, xs, xvs = _weigh(ks, vs, L)
+    before = _own(xvs, e, zero, L, False)[1], _own(xs, e, zero, L, False)[1]
+    after = _own(xvs, e, zero, L, True)[1], _own(xs, e, zero, L, True)[1]
+    _store_block(blocks, base, n, me, channel, inside, C, m, before, after, step, BLOCKS, CHUNKS)
+
+
+@triton.jit(do_not_specialize=UNSPECIALISED)
+def forward(
+    w_ptr, u_ptr, k_ptr, v_ptr, y_ptr, blocks, S, T, C, w_b, w_c, u_b, u_c, k_b, k_s, v_b, v_s,
+    k_t: tl.constexpr, k_c: tl.constexpr, v_t: tl.constexpr, v_c: tl.constexpr,
+    CHANNELS: tl.constexpr, BLOCKS: tl.constexpr, POW2: tl.constexpr, BLOCK: tl.constexpr, CHUNKS: tl.constexpr,
+    L: tl.constexpr, EVEN: tl.constexpr,
+):  # fmt: skip
+    """y, contiguous (B, S, T, C).
+
+    Args:
+        w_ptr, u_ptr: (1 or B, C). k_ptr, v_ptr: (B, S, T, C). x_b, x_s, x_t and x_c: the strides of x.
+        blocks: the blocks' own sums, see `summarise`, of no meaning where a sequence is one block.
+        CHANNELS: programs along the channels, BLOCK channels each. BLOCKS: blocks a sequence. POW2: the power of
+            two from there. CHUNKS: chunks a block, of L tokens. EVEN: T and C are whole multiples of theirs.
+    """
+    # From the last program to the first: what `summarise` read last is still in the cache.
+    pid = tl.num_programs(0) - 1 - tl.program_id(0)
+    n, b, s, me, channel = _place(pid, S, C, CHANNELS, BLOCKS, BLOCK)
+    inside, first = channel < C, (me * CHUNKS + tl.arange(0, CHUNKS)[:, None]) * L
+    w = tl.load(w_ptr + b * w_b + channel * w_c, mask=inside, other=0.0).to(tl.float32)
+    u = tl.load(u_ptr + b * u_b + channel * u_c, mask=inside, other=0.0).to(tl.float32)
+    ks = _load(k_ptr + b * k_b + s * k_s + channel * k_c, first, T, inside, NOTHING, k_t, L, EVEN)
+    vs = _load(v_ptr + b * v_b + s * v_s + channel * v_c, first, T, inside, 0.0, v_t, L, EVEN)
+    e, own, zero, step = tl.exp(-w), tl.exp(u), tl.zeros((CHUNKS, BLOCK), tl.float32), w * (L * LOG2E)
+    base, m, xs, xvs = _weigh(ks, vs, L)
+    carry_before, carry_after = _no_carry(BLOCK), _no_carry(BLOCK)
+    if BLOCKS > 1:
+        carry_before, carry_after = _carry(blocks, base, n, me, channel, inside, C, CHUNKS * step, BLOCKS, POW2)
+
+    before_v, all_before_v = _own(xvs, e, zero, L, False)
+    before_1, all_before_1 = _own(xs, e, zero, L, False)
+    after_v, all_after_v = _own(xvs, e, zero, L, True)
+    after_1, all_after_1 = _own(xs, e, zero, L, True)
+    sums_v, sums_1 = (), ()
+    for i in tl.static_range(L):
+        sums_v = sums_v + (tl.fma(own, xvs[i], before_v[i] + after_v[i]),)
+        sums_1 = sums_1 + (tl.fma(own, xs[i], before_1[i] + after_1[i]),)
+    before, after = _reaching(
+        m, (all_before_v, all_before_1), (all_after_v, all_after_1), carry_before, carry_after, step, CHUNKS
+    )
+    top = tl.maximum(m, tl.maximum(before[0], after[0]))
+    fx, fb, fa = tl.exp2(m - top), tl.exp2(before[0] - top), tl.exp2(after[0] - top)
+    cv, c1, upto_v, upto_1 = after[1] * fa, after[2] * fa, (), ()
+    for i in tl.static_range(L):
+        upto_v = (tl.fma(sums_v[L - 1 - i], fx, cv),) + upto_v
+        upto_1 = (tl.fma(sums_1[L - 1 - i], fx, c1),) + upto_1
+        cv, c1 = cv * e, c1 * e
+    cv, c1, ys = before[1] * fb, before[2] * fb, ()
+    for i in tl.static_range(L):
+        ys = ys + ((upto_v[i] + cv) * _invert(upto_1[i] + c1),)
+        cv, c1 = cv * e, c1 * e
+    _store(y_ptr + n * T * C + channel, first, T, inside, ys, L, C, EVEN)
+
+
+@triton.jit(do_not_specialize=UNSPECIALISED)
+def backward(
+    w_ptr, u_ptr, k_ptr, v_ptr, dy_ptr, dk_ptr, dv_ptr, dwu_ptr, blocks, gh_blocks, S, T, C, N,
+    w_b, w_c, u_b, u_c, k_b, k_s, v_b, v_s, dy_b, dy_s,
+    k_t: tl.constexpr, k_c: tl.constexpr, v_t: tl.constexpr, v_c: tl.constexpr,
+    dy_t: tl.constexpr, dy_c: tl.constexpr, LAST: tl.constexpr,
+    CHANNELS: tl.constexpr, BLOCKS: tl.constexpr, POW2: tl.constexpr, BLOCK: tl.constexpr, CHUNKS: tl.constexpr,
+    L: tl.constexpr, EVEN: tl.constexpr,
+):  # fmt: skip
+    """dk and dv, contiguous, and each block's share of dw and du, (2, N, BLOCKS, C).
+
+    Where a sequence is longer than a block this runs twice: first (LAST false) for the blocks' sums of g and h.
+    """
+    pid = tl.program_id(0)
+    if LAST:
+        pid = tl.num_programs(0) - 1 - pid
+    n, b, s, me, channel = _place(pid, S, C, CHANNELS, BLOCKS, BLOCK)
+    inside, first = channel < C, (me * CHUNKS + tl.arange(0, CHUNKS)[:, None]) * L
+    w = tl.load(w_ptr + b * w_b + channel * w_c, mask=inside, other=0.0).to(tl.float32)
+    u = tl.load(u_ptr + b * u_b + channel * u_c, mask=inside, other=0.0).to(tl.float32)
+    ks = _load(k_ptr + b * k_b + s * k_s + channel * k_c, first, T, inside, NOTHING, k_t, L, EVEN)
+    vs = _load(v_ptr + b * v_b + s * v_s + channel * v_c, first, T, inside, 0.0, v_t, L, EVEN)
+    dys = _load(dy_ptr + b * dy_b + s * dy_s + channel * dy_c, first, T, inside, 0.0, dy_t, L, EVEN)
+    e, own, zero, step = tl.exp(-w), tl.exp(u), tl.zeros((CHUNKS, BLOCK), tl.float32), w * (L * LOG2E)
+    base, m, xs, xvs = _weigh(ks, vs, L)
+    carry_before, carry_after = _no_carry(BLOCK), _no_carry(BLOCK)
+    if BLOCKS > 1:
+        carry_before, carry_after = _carry(blocks, base, n, me, channel, inside, C, CHUNKS * step, BLOCKS, POW2)
+    powers, power = (), tl.full((1, BLOCK), 1.0, tl.float32)
+    for _ in tl.static_range(L):
+        powers = powers + (power,)
+        power *= e
+
+    before_v, all_before_v = _own(xvs, e, zero, L, False)
+    before_1, all_before_1 = _own(xs, e, zero, L, False)
+    after_v, all_after_v = _own(xvs, e, zero, L, True)
+    after_1, all_after_1 = _own(xs, e, zero, L, True)
+    before, after = _reaching(
+        m, (all_before_v, all_before_1), (all_after_v, all_after_1), carry_before, carry_after, step, CHUNKS
+    )
+    top = tl.maximum(m, tl.maximum(before[0], after[0]))
+    fx, fb, fa = tl.exp2(m - top), tl.exp2(before[0] - top), tl.exp2(after[0] - top)
+    bv, b1, av, a1 = before[1] * fb, before[2] * fb, after[1] * fa, after[2] * fa
+    own_fx = own * fx
+    gs, hs, zs = (), (), ()  # at the exponent -top; z = v g + h, a token's own share cancelled
+    for i in tl.static_range(L):
+        others_v = _combine(before_v[i] + after_v[i], fx, bv, powers[i], av, powers[L - 1 - i])
+        others = _combine(before_1[i] + after_1[i], fx, b1, powers[i], a1, powers[L - 1 - i])
+        inverse = _invert(tl.fma(own_fx, xs[i], others))
+        if not EVEN:
+            inverse = tl.where(first + i < T, inverse, 0.0)
+        g = dys[i] * inverse
+        z = tl.fma(vs[i], others, -others_v) * inverse * g
+        gs, hs, zs = gs + (g,), hs + (tl.fma(-vs[i], g, z),), zs + (z,)
+
+    mg = tl.where(first < T, -top, NOTHING)
+    before_g, all_before_g = _own(gs, e, zero, L, False)
+    before_h, all_before_h = _own(hs, e, zero, L, False)
+    after_g, all_after_g = _own(gs, e, zero, L, True)
+    after_h, all_after_h = _own(hs, e, zero, L, True)
+    gh_before, gh_after = (all_before_g, all_before_h), (all_after_g, all_after_h)
+    if not LAST:
+        _store_block(gh_blocks, -base, n, me, channel, inside, C, mg, gh_before, gh_after, step, BLOCKS, CHUNKS)
+    else:
+        carry_before, carry_after = _no_carry(BLOCK), _no_carry(BLOCK)
+        if BLOCKS > 1:
+            carry_before, carry_after = _carry(
+                gh_blocks, -base, n, me, channel, inside, C, CHUNKS * step, BLOCKS, POW2
+            )
+        g_before, g_after = _reaching(mg, gh_before, gh_after, carry_before, carry_after, step, CHUNKS)
+        zb, za = tl.exp2(m + g_before[0]), tl.exp2(m + g_after[0])
+        bg, bh, ag, ah = g_before[1] * zb, g_before[2] * zb, g_after[1] * za, g_after[2] * za
+
+        # Pairs between which this chunk lies whole; then those of which it holds one; then both.
+        through = tl.exp2(before[0] + g_after[0]) * (before[1] * g_after[1] + before[2] * g_after[2])
+        through += tl.exp2(after[0] + g_before[0]) * (after[1] * g_before[1] + after[2] * g_before[2])
+        dw = through * powers[L - 1] * L
+        dw += bv * _slope(after_g, e, zero, L, True) + b1 * _slope(after_h, e, zero, L, True)
+        dw += av * _slope(before_g, e, zero, L, False) + a1 * _slope(before_h, e, zero, L, False)
+        dw += ag * _slope(before_v, e, zero, L, False) + ah * _slope(before_1, e, zero, L, False)
+        dw += bg * _slope(after_v, e, zero, L, True) + bh * _slope(after_1, e, zero, L, True)
+        within, du, dks, dvs = zero, zero, (), ()
+        for i in tl.static_range(L):
+            within = tl.fma(before_v[i], after_g[i], tl.fma(before_1[i], after_h[i], within))
+            within = tl.fma(after_v[i], before_g[i], tl.fma(after_1[i], before_h[i], within))
+            du = tl.fma(xs[i], zs[i], du)
+            both_g = _combine(before_g[i] + after_g[i], fx, bg, powers[i], ag, powers[L - 1 - i])
+            both_h = _combine(before_h[i] + after_h[i], fx, bh, powers[i], ah, powers[L - 1 - i])
+            dvs = dvs + (xs[i] * tl.fma(own_fx, gs[i], both_g),)
+            dks = dks + (xs[i] * tl.fma(own_fx, zs[i], tl.fma(vs[i], both_g, both_h)),)
+        _store(dk_ptr + n * T * C + channel, first, T, inside, dks, L, C, EVEN)
+        _store(dv_ptr + n * T * C + channel, first, T, inside, dvs, L, C, EVEN)
+        at = dwu_ptr + (n * BLOCKS + me) * C + channel
+        tl.store(at, tl.sum(dw + within * fx, 0, keep_dims=True) * -e, mask=inside)
+        tl.store(at + N * BLOCKS * C, tl.sum(du * own_fx, 0, keep_dims=True), mask=inside)

@@ -1,0 +1,165 @@
+"""Bi-WKV on a GPU, as an operator that torch.compile, CUDA graphs and autograd know: `fedurwkv::biwkv`.
+
+Importing this needs Triton. Everything inside is float32; the order of every sum is fixed, so results repeat.
+"""
+
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+import triton
+from torch import Tensor
+
+from urwkv.ops import triton_kernels as kernels
+
+
+@dataclass(frozen=True)
+class Tiles:
+    """How a launch cuts its work: tokens a chunk, chunks a block, channels a program, warps a program, and the most
+    registers that a thread may have (None: what the compiler likes).
+
+    A thread holds all tokens of a chunk for one channel. Neighbouring channels fill a sector of memory, 32 bytes.
+    """
+
+    tokens: int
+    chunks: int
+    channels: int
+    warps: int
+    registers: int | None = None
+
+    @classmethod
+    def of(cls, tokens: int, element_size: int) -> "Tiles":
+        """The cut for a sequence and the bytes of an element of its keys.
+
+        A chunk is at most an eighth of its sequence: within it, weights are float32 around one exponent, and swing
+        by that share of |decay|.
+        """
+        channels = max(8, 32 // element_size)
+        chunk = min(16, triton.next_power_of_2(triton.cdiv(tokens, 16)))
+        return cls(chunk, 16, channels, channels // 2)
+
+    def blocks(self, tokens: int) -> int:
+        return -(-tokens // (self.tokens * self.chunks))
+
+    def words(self, tokens: int, channels: int) -> dict[str, Any]:
+        """The kernels' compile-time arguments that all of them have."""
+        blocks = self.blocks(tokens)
+        return {
+            "CHANNELS": triton.cdiv(channels, self.channels),
+            "BLOCKS": blocks,
+            "POW2": triton.next_power_of_2(blocks),
+            "BLOCK": self.channels,
+            "CHUNKS": self.chunks,
+            "L": self.tokens,
+            "EVEN": tokens % (self.tokens * self.chunks) == 0 and channels % self.channels == 0,
+            "num_warps": self.warps,
+            "maxnreg": self.registers,
+        }
+
+
+@torch.library.custom_op("fedurwkv::biwkv", mutates_args=())
+def _biwkv(w: Tensor, u: Tensor, k: Tensor, v: Tensor) -> tuple[Tensor, Tensor]:
+    """y, and the blocks' own sums, (B S, blocks, 8, C), empty where a sequence is one block."""
+    batch, scans, tokens, channels = k.shape
+    y, sums = _empty_results(k, v)
+    words = Tiles.of(tokens, k.element_size()).words(tokens, channels)
+    grid = (batch * scans * words["BLOCKS"] * words["CHANNELS"],)
+    if words["BLOCKS"] > 1:
+        kernels.summarise[grid](
+            w, k, v, sums, scans, tokens, channels, *_strides(w), *k.stride()[:2], *v.stride()[:2],
+            *k.stride()[2:], *v.stride()[2:], **words,
+        )  # fmt: skip
+    kernels.forward[grid](
+        w, u, k, v, y, sums, scans, tokens, channels,
+        *_strides(w), *_strides(u), *k.stride()[:2], *v.stride()[:2], *k.stride()[2:], *v.stride()[2:], **words,
+    )  # fmt: skip
+    return y, sums
+
+
+def _empty_results(k: Tensor, v: Tensor) -> tuple[Tensor, Tensor]:
+    batch, scans, tokens, channels = k.shape
+    blocks = Tiles.of(tokens, k.element_size()).blocks(tokens)
+    kept = (batch * scans, blocks, 8, channels) if blocks > 1 else (0,)
+    return torch.empty(k.shape, dtype=v.dtype, device=v.device), torch.empty(
+        kept, dtype=torch.float32, device=k.device
+    )
+
+
+@_biwkv.register_fake
+def _(w: Tensor, u: Tensor, k: Tensor, v: Tensor) -> tuple[Tensor, Tensor]:
+    return _empty_results(k, v)
+
+
+@torch.library.custom_op("fedurwkv::biwkv_backward", mutates_args=())
+def _biwkv_backward(
+    w: Tensor, u: Tensor, k: Tensor, v: Tensor, sums: Tensor, dy: Tensor
+) -> tuple[Tensor, Tensor, Tensor]:
+    """dk, dv, and each block's share of dw and du, (2, B, S, blocks, C) float32."""
+    batch, scans, tokens, channels = k.shape
+    dk, dv, dwu = _empty_gradients(k, v)
+    gh_sums = torch.empty_like(sums)
+    words = Tiles.of(tokens, k.element_size()).words(tokens, channels)
+    grid = (batch * scans * words["BLOCKS"] * words["CHANNELS"],)
+    for last in (False, True) if words["BLOCKS"] > 1 else (True,):
+        kernels.backward[grid](
+            w, u, k, v, dy, dk, dv, dwu, sums, gh_sums, scans, tokens, channels, batch * scans,
+            *_strides(w), *_strides(u), *k.stride()[:2], *v.stride()[:2], *dy.stride()[:2],
+            *k.stride()[2:], *v.stride()[2:], *dy.stride()[2:], last, **words,
+        )  # fmt: skip
+    return dk, dv, dwu
+
+
+def _empty_gradients(k: Tensor, v: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+    batch, scans, tokens, channels = k.shape
+    blocks = Tiles.of(tokens, k.element_size()).blocks(tokens)
+    return (
+        torch.empty(k.shape, dtype=k.dtype, device=k.device),
+        torch.empty(v.shape, dtype=v.dtype, device=v.device),
+        torch.empty(2, batch, scans, blocks, channels, dtype=torch.float32, device=k.device),
+    )
+
+
+@_biwkv_backward.register_fake
+def _(w: Tensor, u: Tensor, k: Tensor, v: Tensor, sums: Tensor, dy: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+    return _empty_gradients(k, v)
+
+
+def _strides(vector: Tensor) -> tuple[int, int]:
+    """Strides by sample and channel of w or u, (1 or B, C)."""
+    return 0 if vector.shape[0] == 1 else vector.stride(0), vector.stride(1)
+
+
+def _keep(ctx: Any, inputs: tuple[Tensor, ...], output: tuple[Tensor, Tensor]) -> None:
+    ctx.save_for_backward(*inputs, output[1])
+    ctx.mark_non_differentiable(output[1])
+
+
+def _differentiate(ctx: Any, dy: Tensor, _: Tensor) -> tuple[Tensor, ...]:
+    w, u, k, v, sums = ctx.saved_tensors
+    dk, dv, dwu = _biwkv_backward(w, u, k, v, sums, dy)
+    dw, du = (
+        grad.sum_to_size(vector.shape).to(vector.dtype) for grad, vector in zip(dwu.sum((2, 3)), (w, u), strict=True)
+    )
+    return dw, du, dk, dv
+
+
+_biwkv.register_autograd(_differentiate, setup_context=_keep)
+
+
+def biwkv_triton(w: Tensor, u: Tensor, k: Tensor, v: Tensor) -> Tensor:
+    """Bi-WKV in one kernel for T up to 256, in two beyond; once differentiable.
+
+    Exact in float32 for |decay| = |w| T up to 200 and |u| up to 40, and any keys.
+
+    Args:
+        w, u: decay and bonus, (1 or B, 1, ..., 1, C); any floating dtype but float64.
+        k, v: keys and values, (B, ..., T, C), of any strides; any floating dtype but float64.
+
+    Returns:
+        (B, ..., T, C), contiguous, in the dtype of `v`.
+    """
+    shape = k.shape
+    k4, v4 = (tensor.reshape(shape[0] if k.ndim > 2 else 1, -1, *shape[-2:]) for tensor in (k, v))
+    w2, u2 = (vector.reshape(vector.shape[0] if k.ndim > 2 else 1, -1) for vector in (w, u))
+    y: Tensor = _biwkv(w2, u2, k4, v4)[0]
+    return y.view(shape)
