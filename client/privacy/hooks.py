@@ -5,6 +5,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import ClassVar
 
+import torch
 from opacus.grad_sample import GradSampleHooks
 from torch import Tensor, nn
 
@@ -61,12 +62,12 @@ def per_sample_gradients(model: nn.Module) -> Iterator[None]:
     # torch's remark on a layer whose input needs no gradient, as a first layer's never does
     warnings.filterwarnings("ignore", "Full backward hook is firing", UserWarning)
     hooks = _Hooks(model, loss_reduction="sum")
-    leaves = [module for module in model.modules() if isinstance(module, PerSample)]
-    cut = [leaf.register_forward_pre_hook(_cut) for leaf in leaves]
+    before = {PerSample: _cut, nn.GroupNorm: _lead}
+    changed = [m.register_forward_pre_hook(before[type(m)]) for m in model.modules() if type(m) in before]
     try:
         yield
     finally:
-        for handle in cut:
+        for handle in changed:
             handle.remove()
         hooks.cleanup()
         for module in model.modules():
@@ -77,3 +78,8 @@ def per_sample_gradients(model: nn.Module) -> Iterator[None]:
 def _cut(_: nn.Module, inputs: tuple[Tensor, ...]) -> tuple[Tensor, ...]:
     """A hook of the backward pass waits for the gradient of the layer's input, which these layers do not pass on."""
     return tuple(x.detach() for x in inputs)
+
+
+def _lead(_: nn.Module, inputs: tuple[Tensor, ...]) -> tuple[Tensor, ...]:
+    """Behind frozen layers: torch 2.13 crashes in a group norm whose input, channels last, needs no gradient."""
+    return tuple(x if x.requires_grad or not torch.is_grad_enabled() else x.detach().requires_grad_() for x in inputs)
