@@ -66,8 +66,22 @@ def test_a_run_stops_at_its_budget_to_the_round(tmp_path: Path) -> None:
     for number in range(1, 5):
         last = ledger.spend(replace(ASKED, round=number), plan.charge(1), "patient", 60, limits(study=2.0))
     assert 1.99 < last.epsilon <= 2.0
-    with pytest.raises(
-        PolicyError, match=r"round 5.*beyond privacy\.epsilon = 2; spent 1\.99.*, left 0"):
+    with pytest.raises(PolicyError, match=r"round 5.*beyond privacy\.epsilon = 2; spent 1\.99.*, left 0"):
+        ledger.spend(replace(ASKED, round=5), plan.charge(1), "patient", 60, limits(study=2.0))
+    assert epsilon_of([plan.charge(1)] * 5, DELTA) > 2.0
+    assert len(ledger.entries()) == 4
+
+
+def test_a_round_within_the_tighter_bound_alone_is_let_through(tmp_path: Path) -> None:
+    rdp, prv = rdp_epsilon([ROUND], DELTA), prv_epsilon([ROUND], DELTA)
+    assert prv < rdp
+    entry = opened(tmp_path).spend(ASKED, ROUND, "patient", 50, limits(study=(rdp + prv) / 2))
+    assert entry.epsilon == prv
+
+
+def test_the_strictest_of_a_studys_limits_counts(tmp_path: Path) -> None:
+    policy, server = Limit(0.01, DELTA, "epsilon_study of site.yaml"), Limit(9.0, DELTA, "privacy.epsilon")
+    with pytest.raises(PolicyError, match=r"beyond epsilon_study of site\.yaml = 0\.01; spent 0, left 0\.01"):
         opened(tmp_path).spend(ASKED, ROUND, "patient", 50, Limits((server, policy), WIDE.everything))
 
 
