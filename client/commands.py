@@ -7,12 +7,12 @@ import typer
 
 from protocol.settings import parse_assignment, resolve, section
 
-site = typer.Typer(help="A hospital: its data.", no_args_is_help=True)
+site = typer.Typer(help="A hospital: its data and what their privacy has cost.", no_args_is_help=True)
 
 
 @site.callback()
 def about() -> None:
-    """A hospital: its data."""
+    """A hospital: its data and what their privacy has cost."""
 
 
 @site.command()
@@ -52,3 +52,19 @@ def check(
         typer.echo("faults found: correct them before training")
         raise typer.Exit(1)
     typer.echo("no faults: ready for training")
+
+
+@site.command()
+def budget(
+    folder: Annotated[Path, typer.Argument(metavar="DIR", help="The site, with its site.yaml.")],
+    new: Annotated[
+        bool, typer.Option("--open", help="Open a ledger, for patients whose images were never trained on.")
+    ] = False,
+    last: Annotated[int, typer.Option(min=1, metavar="N", help="Print the last N rounds; sums are over all.")] = 50,
+) -> None:
+    """Show what the site's patients have spent of their privacy, in which studies, and what is left."""
+    from rich.console import Console
+
+    from client.privacy.budget import budget as show
+
+    show(folder, Console(), new=new, last=last)
