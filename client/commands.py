@@ -68,3 +68,19 @@ def budget(
     from client.privacy.budget import budget as show
 
     show(folder, Console(), new=new, last=last)
+
+
+@site.command()
+def audit(
+    folder: Annotated[Path, typer.Argument(metavar="DIR", help="The site.")],
+    model: Annotated[Path, typer.Argument(help="The model.safetensors of a study that the site took part in.")],
+    sets: Annotated[
+        list[str] | None, typer.Option("--set", metavar="KEY=VALUE", help="A setting of that study, such as seed=1.")
+    ] = None,
+    size: Annotated[int | None, typer.Option(metavar="N", help="The side to resize to, if not the model's.")] = None,
+) -> None:
+    """Attack MODEL with the site's own images, and the noisy step with canaries; compare with what is claimed."""
+    from client.privacy.audit import audit as lines
+
+    for line in lines(folder, model, resolve(dict(parse_assignment(text) for text in sets or [])), size):
+        typer.echo(line)
