@@ -60,13 +60,13 @@ def _least(count: int, trials: int, wrong: float) -> float:
     return float(beta.ppf(wrong, count, trials - count + 1)) if count else 0.0
 
 
-def one_run_epsilon(canaries: int, guesses: int, correct: int, delta: float) -> float:
-    """The least epsilon that leaves `correct` right guesses possible, at 95 % confidence.
+def one_run_epsilon(canaries: int, guesses: int, correct: int, delta: float, confidence: float = CONFIDENCE) -> float:
+    """The least epsilon that leaves `correct` right guesses possible, at the given confidence.
 
     Of m canaries each was trained on or not by a fair coin of its own, in one run; of r of them it is guessed which.
     Steinke, Nasr and Jagielski 2023, https://arxiv.org/abs/2305.08846, theorem 5.2.
     """
-    wrong = 1 - CONFIDENCE
+    wrong = 1 - confidence
     low, high = 0.0, 1.0
     if _one_run_p(canaries, guesses, correct, low, delta) > wrong:
         return 0.0
