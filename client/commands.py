@@ -7,12 +7,12 @@ import typer
 
 from protocol.settings import parse_assignment, resolve, section
 
-site = typer.Typer(help="A hospital: its data.", no_args_is_help=True)
+site = typer.Typer(help="A hospital: its data and what their privacy has cost.", no_args_is_help=True)
 
 
 @site.callback()
 def about() -> None:
-    """A hospital: its data."""
+    """A hospital: its data and what their privacy has cost."""
 
 
 @site.command()
@@ -52,3 +52,35 @@ def check(
         typer.echo("faults found: correct them before training")
         raise typer.Exit(1)
     typer.echo("no faults: ready for training")
+
+
+@site.command()
+def budget(
+    folder: Annotated[Path, typer.Argument(metavar="DIR", help="The site, with its site.yaml.")],
+    new: Annotated[
+        bool, typer.Option("--open", help="Open a ledger, for patients whose images were never trained on.")
+    ] = False,
+    last: Annotated[int, typer.Option(min=1, metavar="N", help="Print the last N rounds; sums are over all.")] = 50,
+) -> None:
+    """Show what the site's patients have spent of their privacy, in which studies, and what is left."""
+    from rich.console import Console
+
+    from client.privacy.budget import budget as show
+
+    show(folder, Console(), new=new, last=last)
+
+
+@site.command()
+def audit(
+    folder: Annotated[Path, typer.Argument(metavar="DIR", help="The site.")],
+    model: Annotated[Path, typer.Argument(help="The model.safetensors of a study that the site took part in.")],
+    sets: Annotated[
+        list[str] | None, typer.Option("--set", metavar="KEY=VALUE", help="A setting of that study, such as seed=1.")
+    ] = None,
+    size: Annotated[int | None, typer.Option(metavar="N", help="The side to resize to, if not the model's.")] = None,
+) -> None:
+    """Attack MODEL with the site's own images, and the noisy step with canaries; compare with what is claimed."""
+    from client.privacy.audit import audit as lines
+
+    for line in lines(folder, model, resolve(dict(parse_assignment(text) for text in sets or [])), size):
+        typer.echo(line)

@@ -5,7 +5,9 @@ FedURWKVError
 ├── DataError        an image, a mask, a site or a data set was wrong
 ├── ModelError       the file of a model was missing or wrong, or could not be made into another
 ├── RoundError       a federated round could not be completed
-└── RunError         the folder of a run was missing, taken, torn or of another version
+├── RunError         the folder of a run was missing, taken, torn or of another version
+├── PolicyError      the hospital's policy does not allow what was asked of it
+└── LedgerError      a privacy ledger was missing, damaged or changed by another hand
 """
 
 
@@ -35,3 +37,11 @@ class RoundError(FedURWKVError):
 
 class RunError(FedURWKVError):
     """The folder of a run is missing, already taken, torn, or of another version."""
+
+
+class PolicyError(FedURWKVError):
+    """The hospital's own policy does not allow what was asked of it, or its budget is spent."""
+
+
+class LedgerError(FedURWKVError):
+    """A privacy ledger is missing, damaged, or was changed by another hand: nothing may be spent on it."""

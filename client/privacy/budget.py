@@ -1,0 +1,77 @@
+"""`fedurwkv site budget DIR`: what a site's patients have spent, as a table."""
+
+from collections.abc import Sequence
+from pathlib import Path
+
+from rich.console import Console
+from rich.table import Table
+
+from client.privacy.ledger import Entry, Ledger
+from client.privacy.policy import FILE, Policy, read_policy
+from protocol.errors import LedgerError
+
+COLUMNS = ("when (UTC)", "study", "run", "round", "noise", "rate", "steps", "ε study", "left", "ε all", "left")
+
+
+def budget(folder: Path, console: Console, *, new: bool, last: int) -> None:
+    """Print the ledger of the site in `folder`.
+
+    Args:
+        new: open a ledger first.
+        last: how many rounds to print at most; the sums are over all.
+
+    Raises:
+        LedgerError: there is no ledger, or it was damaged or changed; or `new` and there is one already.
+        PolicyError: there is a site.yaml that cannot be read.
+    """
+    policy = read_policy(folder) if (folder / FILE).exists() else None
+    where = policy.ledger if policy else folder / "privacy"
+    ledger = Ledger(where)
+    if new:
+        ledger.open()
+    if not ledger.exists():
+        raise LedgerError(
+            f"{where} holds no ledger; if these patients' images were never trained on:"
+            f" fedurwkv site budget {folder} --open"
+        )
+    entries = ledger.entries()
+    if entries:
+        console.print(_table(entries[-last:]))
+    for line in _summary(entries, policy):
+        console.print(line, highlight=False, soft_wrap=True)
+
+
+def _table(entries: Sequence[Entry]) -> Table:
+    table = Table()
+    for name in COLUMNS:
+        table.add_column(name, justify="left" if name in COLUMNS[:3] else "right")
+    for entry in entries:
+        request, charge = entry.request, entry.charge
+        table.add_row(
+            *(entry.utc.removesuffix("+00:00").replace("T", " "), request.study, request.run, str(request.round)),
+            *(f"{charge.noise:.4g}", f"{charge.rate:.4g}", str(charge.steps)),
+            *(f"{entry.epsilon:.4g}", f"{entry.left:.4g}", f"{entry.epsilon_all:.4g}", f"{entry.left_all:.4g}"),
+        )
+    return table
+
+
+def _summary(entries: Sequence[Entry], policy: Policy | None) -> list[str]:
+    if not entries:
+        spent = ["nothing was spent yet"]
+    else:
+        studies = {entry.request.study: entry for entry in entries}
+        spent = [
+            f"{name}: epsilon {entry.epsilon:.4g} at delta {entry.delta:g}, {entry.unit} privacy"
+            for name, entry in studies.items()
+        ]
+        end = entries[-1]
+        rounds = f"{len(entries)} round{'s' if len(entries) > 1 else ''}"
+        spent.append(f"all studies, {rounds}: epsilon {end.epsilon_all:.4g} at delta {end.delta_all:g}")
+    if policy is None:
+        return [*spent, f"no {FILE}: nothing is trained on this site until the hospital writes one"]
+    caps = policy.privacy
+    return [
+        *spent,
+        f"granted by {FILE}: epsilon {caps.epsilon_study:g} a study, {caps.epsilon_all:g} in all"
+        f" at delta {caps.delta:g}",
+    ]

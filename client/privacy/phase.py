@@ -1,0 +1,217 @@
+"""A phase of local training by noisy steps (DP-SGD, Abadi et al. 2016, https://arxiv.org/abs/1607.00133).
+
+Of a step's patients one image each is drawn, in `views` augmentations whose gradients are averaged before they are
+clipped (De et al. 2022, https://arxiv.org/abs/2204.13650, section 3). Memory holds one physical batch at a time.
+"""
+
+from collections import deque
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from torch import nn
+
+from client.data import Batch, Images, normalise
+from client.device import Place
+from client.privacy.average import Average
+from client.privacy.clipping import PrivateOptimizer
+from client.privacy.draws import Rows, draw
+from client.privacy.hooks import per_sample_gradients
+from client.privacy.plan import Plan
+from client.privacy.randomness import Randomness
+from client.privacy.trainable import trainable_names
+from protocol.errors import RoundError
+from protocol.seeds import seed_of
+from urwkv.losses import image_losses
+
+AHEAD = 3
+"""Physical batches that are made while the device computes."""
+
+
+@dataclass(frozen=True)
+class Chunk:
+    """A physical batch: whether it ends its step, how many images it has, and how to make its views."""
+
+    last: bool
+    images: int
+    views: tuple[Future[Batch], ...]
+
+
+@dataclass(frozen=True)
+class Walked:
+    """What came of a phase.
+
+    Attributes:
+        rates: the learning rate of each step.
+        loss: the mean loss of the images drawn, before each step; 0 when none was. No noise covers it.
+    """
+
+    rates: tuple[float, ...]
+    loss: float
+
+
+def private_phase(
+    model: nn.Module,
+    images: Images,
+    units: Sequence[Rows],
+    plan: Plan,
+    *,
+    epochs: int,
+    make_optimizer: Callable[[list[nn.Parameter]], torch.optim.Optimizer],
+    learning_rate: Callable[[int], float],
+    place: Place,
+    randomness: Randomness,
+    augment: bool,
+    only: frozenset[str] | None = None,
+    correct: Callable[[], None] = lambda: None,
+    stopped: Callable[[], bool] = lambda: False,
+) -> Walked:
+    """Train `model` in place by `epochs * plan.steps` noisy steps.
+
+    Args:
+        units: the rows of each unit, `client.privacy.draws.rows_by_unit`; `plan.units` of them.
+        make_optimizer: over the tensors that learn.
+        learning_rate: of step 0, 1, ... of this phase.
+        only: names of the tensors that the strategy lets move, besides `privacy.trainable`; None: all.
+        correct: adds the strategy's correction to the gradients, after the noise and before the step.
+        stopped: asked before each step; when true, the round is given up.
+
+    Raises:
+        RoundError: the weights are no longer finite, or the round was given up.
+        SettingsError: the network has a layer without per-sample gradients, or nothing learns.
+    """
+    settings = plan.settings
+    moving = trainable_names(model, settings.trainable)
+    moving = moving if only is None else moving & only
+    before = {name: weight.requires_grad for name, weight in model.named_parameters()}
+    steps = epochs * plan.steps
+    if not moving or not steps:
+        return Walked((), 0.0)
+    model.train()
+    try:
+        for name, weight in model.named_parameters():
+            weight.requires_grad_(name in moving)
+        names = [name for name in before if name in moving]
+        weights = [model.get_parameter(name) for name in names]
+        optimizer = PrivateOptimizer(
+            make_optimizer(weights),
+            names,
+            noise=plan.noise,
+            bound=settings.clip,
+            batch=plan.batch,
+            clipping=settings.clipping,
+            randomness=randomness,
+        )
+        with per_sample_gradients(model):
+            walked = _walk(
+                model, weights, optimizer, images, units, plan, steps, learning_rate, place, augment, correct, stopped
+            )
+    finally:
+        for name, weight in model.named_parameters():
+            weight.requires_grad_(before[name])
+    if not all(bool(weight.isfinite().all()) for weight in weights):
+        raise RoundError("private training diverged: the weights are not finite; lower train.lr or privacy.clip")
+    return walked
+
+
+def _walk(
+    model: nn.Module,
+    weights: list[nn.Parameter],
+    optimizer: PrivateOptimizer,
+    images: Images,
+    units: Sequence[Rows],
+    plan: Plan,
+    steps: int,
+    learning_rate: Callable[[int], float],
+    place: Place,
+    augment: bool,
+    correct: Callable[[], None],
+    stopped: Callable[[], bool],
+) -> Walked:
+    average = Average(weights, plan.settings.ema) if plan.settings.ema else None
+    rates: list[float] = []
+    loss_sum, drawn = torch.zeros((), device=place.device), 0
+    for chunk in _chunks(images, units, plan, steps, optimizer.randomness, augment):
+        if stopped():
+            raise RoundError("the round was given up on request")
+        if chunk.images:
+            loss_sum += _backward(model, weights, chunk, place)
+            drawn += chunk.images
+        else:
+            for weight in weights:
+                weight.grad_sample = weight.new_zeros((0, *weight.shape))  # type: ignore[attr-defined]
+        optimizer.signal_skip_step(not chunk.last)
+        if optimizer.pre_step():
+            rates.append(learning_rate(len(rates)))
+            for group in optimizer.param_groups:
+                group["lr"] = rates[-1]
+            correct()
+            optimizer.original_optimizer.step()
+            if average:
+                average.update()
+        optimizer.zero_grad(set_to_none=True)
+    if average:
+        average.write()
+    return Walked(tuple(rates), loss_sum.item() / max(1, drawn))
+
+
+def _backward(model: nn.Module, weights: list[nn.Parameter], chunk: Chunk, place: Place) -> torch.Tensor:
+    """Leave each image's gradient, averaged over its views, at the weights; the sum of their losses."""
+    count = len(chunk.views)
+    total = torch.zeros((), device=place.device)
+    sums: list[torch.Tensor] = []
+    for view in chunk.views:
+        pixels, masks = view.result()
+        with place.autocast():
+            logits = model(place.send(normalise(place.send(pixels))))
+            loss = image_losses(logits, place.send(masks)).sum()
+        torch.autograd.backward(loss)
+        total += loss.detach() / count
+        grads = [weight.grad_sample for weight in weights]  # type: ignore[attr-defined]
+        for weight in weights:
+            weight.grad_sample = weight.grad = None  # type: ignore[attr-defined]
+        if sums:
+            torch._foreach_add_(sums, grads)
+        else:
+            sums = grads
+    if count > 1:
+        torch._foreach_div_(sums, count)
+    for weight, grads_sum in zip(weights, sums, strict=True):
+        weight.grad_sample = grads_sum  # type: ignore[attr-defined]
+    return total
+
+
+def _chunks(
+    images: Images, units: Sequence[Rows], plan: Plan, steps: int, randomness: Randomness, augment: bool
+) -> Iterator[Chunk]:
+    """The physical batches of all steps, made ahead; a step that draws nobody is one empty batch."""
+    ready: deque[Chunk] = deque()
+    with ThreadPoolExecutor(2, thread_name_prefix="views") as threads:
+        try:
+            for _ in range(steps):
+                rows = draw(units, plan.rate, randomness)
+                seed = int(randomness.bits(1)[0])
+                parts = np.array_split(rows, max(1, -(-len(rows) // plan.settings.physical)))
+                for number, part in enumerate(parts):
+                    seeds = [seed_of(seed, number, view) for view in range(plan.settings.views)]
+                    views = tuple(threads.submit(_view, images, part, own, augment) for own in seeds)
+                    ready.append(Chunk(number == len(parts) - 1, len(part), views))
+                    if len(ready) > AHEAD:
+                        yield ready.popleft()
+            yield from ready
+        finally:
+            for late in ready:
+                for view in late.views:
+                    view.cancel()
+
+
+def _view(images: Images, rows: Rows, seed: int, augment: bool) -> Batch:
+    pixels, masks = images.images[rows], images.masks[rows]
+    if augment and len(rows):
+        # albumentations takes seconds to import, and only training needs it
+        from client.augment import augment_in_place
+
+        augment_in_place(pixels, masks, seed)
+    return torch.from_numpy(pixels), torch.from_numpy(masks)

@@ -1,0 +1,80 @@
+"""One study at one site: is it allowed, what is the plan, and each round is paid for before it begins."""
+
+from collections.abc import Sequence
+
+from client.privacy.draws import rows_by_unit
+from client.privacy.fingerprint import settings_hash
+from client.privacy.ledger import Entry, Ledger, Request
+from client.privacy.plan import check_private, make_plan
+from client.privacy.policy import Policy
+from client.privacy.randomness import Randomness
+from client.privacy.settings import PrivacySettings
+from protocol.seeds import seed_of
+from protocol.settings import Table, section
+from strategies import Strategy
+
+
+class PrivateSite:
+    """What the trainer asks before it trains.
+
+        site = PrivateSite(policy, table, strategy, patients, epochs)      refuses a study
+        site.pay(study, run, round)                                        refuses a round, or it is on disk
+        private_phase(model, images, site.units, site.plan, randomness=site.randomness(round), ...)
+
+    Args:
+        policy: the hospital's; a simulation's is `replace(policy.OPEN, folder=...)`.
+        table: the study's complete table.
+        patients: of each training image, whose it is.
+        epochs: local epochs a round, over all phases of the strategy.
+        name: the site's name if it is a pretend one: then draws and noise follow from it, the study's seed and the
+            round, and a round that is computed again is the same release, paid for once. None: a real site.
+
+    Raises:
+        PolicyError: the hospital does not allow the study.
+        SettingsError: privacy does not go with another setting, or the budget is too small.
+    """
+
+    def __init__(
+        self,
+        policy: Policy,
+        table: Table,
+        strategy: Strategy,
+        patients: Sequence[str],
+        epochs: int,
+        name: str | None = None,
+    ) -> None:
+        policy.check(table, len(set(patients)), len(patients))
+        self.settings = section(table, "privacy", PrivacySettings)
+        self.units = rows_by_unit(patients, self.settings.unit)
+        self._policy, self._table, self._name, self._epochs = policy, table, name, epochs
+        if not self.settings.asked:
+            return
+        check_private(self.settings, strategy, str(table["model.norm"]))
+        self.plan = make_plan(self.settings, len(self.units), epochs, int(table["federation.rounds"]))
+        self._ledger = Ledger(policy.ledger)
+        if name is not None and not self._ledger.exists():
+            self._ledger.open()
+        self._ledger.entries()  # a damaged ledger refuses the study, not its first round
+
+    def pay(self, study: str, run: str, number: int) -> Entry:
+        """Write round `number` into the ledger; when this returns, it is on disk.
+
+        Raises:
+            PolicyError: it would pass a limit.
+            LedgerError: there is no ledger, or it was damaged or changed.
+        """
+        request = Request(study, run, number, f"settings {settings_hash(self._table)}")
+        if self._name is not None:
+            for entry in self._ledger.entries():
+                if entry.request == request:
+                    return entry
+        limits = self._policy.limits(self._table)
+        return self._ledger.spend(
+            request, self.plan.charge(self._epochs), self.settings.unit, len(self.units), limits
+        )
+
+    def randomness(self, number: int) -> Randomness:
+        """Where the draws and the noise of round `number` come from."""
+        if self._name is None:
+            return Randomness()
+        return Randomness(seed_of(int(self._table["seed"]), self._name, number, "privacy"))

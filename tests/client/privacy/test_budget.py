@@ -1,0 +1,61 @@
+"""`fedurwkv site budget`: the ledger as a table."""
+
+import io
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+from rich.console import Console
+from typer.testing import CliRunner
+
+from client.commands import site
+from client.privacy.budget import budget
+from client.privacy.ledger import Ledger
+from protocol.errors import LedgerError, PolicyError
+from tests.client.privacy.test_ledger import ASKED, ROUND, WIDE
+from tests.client.privacy.test_policy import YAML
+
+
+def shown(folder: Path, *, new: bool = False, last: int = 50) -> str:
+    console = Console(file=io.StringIO(), width=140)
+    budget(folder, console, new=new, last=last)
+    return console.file.getvalue()
+
+
+def test_a_new_ledger_is_opened_by_a_word_and_only_once(tmp_path: Path) -> None:
+    with pytest.raises(LedgerError, match=rf"holds no ledger; .*site budget {tmp_path} --open"):
+        shown(tmp_path)
+    assert "nothing was spent yet" in shown(tmp_path, new=True)
+    assert "no site.yaml: nothing is trained" in shown(tmp_path)
+    with pytest.raises(LedgerError, match="holds a ledger already"):
+        shown(tmp_path, new=True)
+
+
+def test_rounds_sums_and_the_hospitals_limits_are_shown(tmp_path: Path) -> None:
+    (tmp_path / "site.yaml").write_text(YAML.replace("  images: 80", "  images: 80\n  ledger: books"))
+    shown(tmp_path, new=True)
+    ledger = Ledger(tmp_path / "books")
+    for number in (1, 2):
+        ledger.spend(replace(ASKED, round=number), ROUND, "patient", 50, WIDE)
+    last = ledger.spend(replace(ASKED, study="lung"), ROUND, "patient", 50, WIDE)
+    text = shown(tmp_path)
+    rows = [line for line in text.splitlines() if "run1" in line]
+    assert [("breast" in row, "lung" in row) for row in rows] == [(True, False), (True, False), (False, True)]
+    assert f"{last.epsilon_all:.4g}" in rows[2]
+    assert f"lung: epsilon {last.epsilon:.4g} at delta 1e-05, patient privacy" in text
+    assert f"all studies, 3 rounds: epsilon {last.epsilon_all:.4g}" in text
+    assert "granted by site.yaml: epsilon 4 a study, 10 in all at delta 1e-05" in text
+    assert "run1" in (short := shown(tmp_path, last=1))
+    assert short.count("run1") == 1
+
+
+def test_a_policy_that_cannot_be_read_is_an_error(tmp_path: Path) -> None:
+    (tmp_path / "site.yaml").write_text("data: .")
+    with pytest.raises(PolicyError, match=r"privacy\.unit is missing"):
+        shown(tmp_path)
+
+
+def test_the_command_prints_it(tmp_path: Path) -> None:
+    done = CliRunner().invoke(site, ["budget", str(tmp_path), "--open"])
+    assert done.exit_code == 0
+    assert "nothing was spent yet" in done.output
