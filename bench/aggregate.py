@@ -3,8 +3,9 @@
 The model is the base network, 3 M parameters in float32. Updates are made as they are asked for, from a few models
 that together do not fit a core's cache, so memory is that of the rule alone; what is timed is `aggregate`, which
 only hands out those models again and again. The read is one pass over the bytes of all updates (a maximum, which
-numpy does as fast as the memory gives), in the same process and thread. Rules that see all updates side by side are
-taken at 1,000 updates with a hundredth of the parameters, scaled up: their time is linear in the parameters.
+numpy does as fast as the memory gives), in the same process and thread. Seconds are those of the processor, so what
+else the machine does counts less. Rules that see all updates side by side are taken at 1,000 updates with a hundredth
+of the parameters, scaled up: their time is linear in the parameters.
 
     python bench/aggregate.py [--updates 8,64,1000] [--strategies fedavg,krum,...]
 """
@@ -40,7 +41,7 @@ SHRUNK_FROM = 500
 
 @dataclass(frozen=True)
 class Cost:
-    """Seconds of `aggregate`, seconds of a plain read of its input, and the peak of memory in bytes."""
+    """Processor seconds of `aggregate`, those of a plain read of its input, and the peak of memory in bytes."""
 
     seconds: float
     read: float
@@ -76,10 +77,10 @@ def seconds_to_read(models: list[dict[str, np.ndarray]], count: int) -> float:
     words = [a[: a.size // 2 * 2].view(np.uint64) for a in flat]
     best = float("inf")
     for _ in range(3):
-        began = time.perf_counter()
+        began = time.process_time()
         for index in range(min(count, 64)):
             words[index % len(words)].max()
-        best = min(best, (time.perf_counter() - began) / min(count, 64))
+        best = min(best, (time.process_time() - began) / min(count, 64))
     return best * count
 
 
@@ -90,9 +91,9 @@ def measure(name: str, x: dict[str, np.ndarray], count: int) -> Cost:
     repeats = 3 if count * sum(a.size for a in x.values()) < 1e8 else 1
     times = []
     for _ in range(repeats):
-        began = time.perf_counter()
+        began = time.process_time()
         strategy.aggregate(x, stream(models, count))
-        times.append(time.perf_counter() - began)
+        times.append(time.process_time() - began)
     tracemalloc.start()
     if times[0] < 60:
         strategy.aggregate(x, stream(models, count))

@@ -16,7 +16,7 @@ class FederationSettings:
         sites: how many to wait for before the first round; 0 is for the caller to fill in.
         fraction: share of the sites asked in a round, above 0 and at most 1.
         quorum: valid replies that make a round; a whole number counts sites, a decimal is a share of those asked.
-        deadline: seconds a round may take.
+        deadline: seconds an exchange may take: a round, or a turn of one where sites take turns.
         patience: rounds without a better pooled validation Dice before the run stops early; 0: never.
         max_update: largest plausible |y_i - x| as a multiple of |x|; beyond it an update is quarantined.
     """

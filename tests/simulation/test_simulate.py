@@ -79,9 +79,14 @@ def test_a_run_leaves_what_the_design_says(tmp_path: Path) -> None:
     assert weights(run) == weights(tmp_path / "replay")
 
 
-@pytest.mark.parametrize("sign", [signal.SIGKILL, signal.SIGINT])
-def test_a_killed_run_goes_on_and_ends_like_one_that_was_not(tmp_path: Path, sign: signal.Signals) -> None:
+@pytest.mark.parametrize(
+    ("sign", "strategy", "optimizer"), [(signal.SIGKILL, "scaffold", "sgd"), (signal.SIGINT, "fedavg", "adamw")]
+)
+def test_a_killed_run_goes_on_and_ends_like_one_that_was_not(
+    tmp_path: Path, sign: signal.Signals, strategy: str, optimizer: str
+) -> None:
     longer = [*SETS, "--set", "federation.rounds=4", "--set", "train.epochs=4"]
+    longer += ["--set", f"federation.strategy={strategy}", "--set", f"train.optimizer={optimizer}"]
     assert fedurwkv("simulate", "--out", "whole", *longer, cwd=tmp_path).returncode == 0
     process = subprocess.Popen(
         command("simulate", "--out", "killed", *longer),
