@@ -204,6 +204,21 @@ def _case(run: Path, overlay: dict[str, Any]) -> Html:
 
 
 def _failures(result: Result) -> Html:
+    return join([_attack(result), _left_out(result)])
+
+
+def _attack(result: Result) -> Html:
+    attack = result.get("attack")
+    if attack is None:
+        return Html("")
+    who = ", ".join(attack["sites"])
+    scale = f" by {attack['scale']:g}" if attack["kind"] == "scaling" else ""
+    return tag(
+        "p", f"On purpose: {who} attacked in every round ({attack['kind']}{scale}). Other scores include them."
+    )
+
+
+def _left_out(result: Result) -> Html:
     rows: list[list[Cell]] = [
         [site, reason, record["round"]] for record in result["rounds"] for site, reason in record["failed"].items()
     ]
