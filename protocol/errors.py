@@ -6,6 +6,7 @@ FedURWKVError
 ├── ModelError       the file of a model was missing or wrong, or could not be made into another
 ├── RoundError       a federated round could not be completed
 └── RunError         the folder of a run was missing, taken, torn or of another version
+    └── StoppedError the user stopped the work
 """
 
 
@@ -35,3 +36,7 @@ class RoundError(FedURWKVError):
 
 class RunError(FedURWKVError):
     """The folder of a run is missing, already taken, torn, or of another version."""
+
+
+class StoppedError(RunError):
+    """The user stopped the work; the message says how to go on."""

@@ -19,6 +19,7 @@ from simulation.report_page import (
     Html,
     Meter,
     data_uri,
+    drawing,
     duration,
     folded,
     join,
@@ -112,12 +113,7 @@ def _card(title: str, value: str, note: str = "", class_: str = "card") -> Html:
 
 def _curves(result: Result) -> Html:
     light, dark = curve_svgs(result["rounds"], LIGHT), curve_svgs(result["rounds"], DARK)
-    pictures = []
-    for title in light:
-        night = data_uri(dark[title].encode(), "image/svg+xml")
-        day = data_uri(light[title].encode(), "image/svg+xml")
-        source = f'<source media="(prefers-color-scheme: dark)" srcset="{night}">'
-        pictures.append(Html(f'<picture>{source}<img alt="{title}, by round" src="{day}"></picture>'))
+    pictures = [drawing(f"{title}, by round", light[title], dark[title]) for title in light]
     return tag("div", join(pictures), class_="curves")
 
 

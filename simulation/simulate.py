@@ -15,7 +15,7 @@ from rich.markup import escape
 from rich.table import Table as RichTable
 
 from protocol.atomic import write_atomic
-from protocol.errors import DataError, FedURWKVError, RunError, SettingsError
+from protocol.errors import DataError, FedURWKVError, RunError, SettingsError, StoppedError
 from protocol.lock import hold
 from protocol.settings import Table, Value, choose, dump, load_scenario, parse_assignment, resolve, section
 from protocol.splits import SPLITS
@@ -78,7 +78,7 @@ def simulate(
                 with console.status("MLflow catches up"):
                     tracked = tracker.finish(TRACKING_SECONDS)
         except KeyboardInterrupt:
-            raise RunError(f"stopped; every finished round is kept; go on with: {resume_command(run)}") from None
+            raise StoppedError(f"stopped; every finished round is kept; go on with: {resume_command(run)}") from None
     show(run, console, tracked)
     return run
 
