@@ -68,7 +68,9 @@ def main() -> None:
     sites = shared.sites[0].parent
     hostile = attackers(AttackSettings("nan", 1 / SITES, 1.0), shared.names, seed)
     honest = [name for name in shared.names if name not in hostile]
-    for gate, some in ((float(base["federation.max_update"]), kinds), (WIDE, [k for k in kinds if k == "scaling"])):
+    tables = [(float(base["federation.max_update"]), kinds)]
+    tables += [(WIDE, ["scaling"])] if "scaling" in kinds else []
+    for gate, some in tables:
         jobs = {rule: jobs_of(base, rule, some, gate, sites) for rule in rules}
         failed = run_jobs(words.out, [job for own in jobs.values() for job in own], "local", 1, Console(quiet=True))
         print(f"\nfederation.max_update = {gate:g}; hostile: {', '.join(hostile)}\n")

@@ -9,7 +9,7 @@ from typing import Any
 
 from protocol.settings import Table
 from simulation.compare import findings, wording
-from simulation.compare.findings import Curve, Difference, Gain, Matrix, Standing, Tested
+from simulation.compare.findings import Curve, Difference, Entrant, Gain, Matrix, Standing
 from simulation.compare.statistics import DRAWS, Values
 from simulation.compare.tuning import Tried
 from simulation.compare.words import CENTRAL, ENSEMBLE, LOCAL, Plan, Trial
@@ -73,7 +73,7 @@ class Gathered:
         notes: what a reader must know about how the scores came to be.
     """
 
-    tested: Sequence[Tested]
+    tested: Sequence[Entrant]
     alone: Mapping[str, Values]
     crossed: bool
     notes: Sequence[str]
@@ -115,7 +115,7 @@ def conclude(
 
 
 def _matrices(
-    tested: Mapping[str, Tested], alone: Mapping[str, Values], reference: str, *, crossed: bool
+    tested: Mapping[str, Entrant], alone: Mapping[str, Values], reference: str, *, crossed: bool
 ) -> list[Matrix]:
     if not alone:
         return []
@@ -124,7 +124,7 @@ def _matrices(
     return findings.matrix(models | {name: tested[name].dice for name in others}, crossed=crossed)
 
 
-def _limits(plan: Plan, tested: Sequence[Tested], *, crossed: bool) -> list[str]:
+def _limits(plan: Plan, tested: Sequence[Entrant], *, crossed: bool) -> list[str]:
     keys = list(tested[0].dice)
     sites = len({key.site for key in keys if key.seed == keys[0].seed})
     lines = [wording.few(sites, plan.seeds, crossed=crossed)]

@@ -23,7 +23,7 @@ Result = Mapping[str, Any]
 
 
 @dataclass(frozen=True)
-class Tested:
+class Entrant:
     """One contestant: Dice and IoU of each test image, and the result.json of its runs by seed."""
 
     name: str
@@ -91,7 +91,7 @@ Curve = tuple[tuple[int, float, float, float], ...]
 """Round, and the mean, lowest and highest validation Dice of the seeds."""
 
 
-def standing(tested: Tested) -> Standing:
+def standing(tested: Entrant) -> Standing:
     """A contestant's row."""
     seeds = sorted({key.seed for key in tested.dice})
     pooled = [estimate(_part(tested.dice, seed)) for seed in seeds]
@@ -113,7 +113,7 @@ def standing(tested: Tested) -> Standing:
     )
 
 
-def compared(tested: Sequence[Tested], reference: str, *, crossed: bool) -> list[Difference]:
+def compared(tested: Sequence[Entrant], reference: str, *, crossed: bool) -> list[Difference]:
     """Everyone else against the reference, with Holm's correction over all of them."""
     (base,) = (one for one in tested if one.name == reference)
     pairs = {one.name: differences(one.dice, base.dice) for one in tested if one is not base}
@@ -127,7 +127,7 @@ def compared(tested: Sequence[Tested], reference: str, *, crossed: bool) -> list
     return found
 
 
-def best_words(tested: Sequence[Tested], *, crossed: bool) -> str:
+def best_words(tested: Sequence[Entrant], *, crossed: bool) -> str:
     """Whether a strategy may be called the best: against each other one, at Bonferroni's level for so many."""
     strategies = [one for one in tested if one.strategy]
     leader = max(strategies, key=lambda one: estimate(one.dice))
@@ -142,7 +142,7 @@ def best_words(tested: Sequence[Tested], *, crossed: bool) -> str:
     return wording.best(leader.name, bounds)
 
 
-def gains(strategy: Tested, local: Tested, *, crossed: bool) -> list[Gain]:
+def gains(strategy: Entrant, local: Entrant, *, crossed: bool) -> list[Gain]:
     """Each hospital with the strategy against alone, on its own test images.
 
     Its images are drawn, and seeds where it is the same hospital in each; no other site is of account.

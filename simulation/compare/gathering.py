@@ -8,10 +8,10 @@ from typing import Any
 from protocol.errors import RunError
 from simulation.compare.comparison import Gathered
 from simulation.compare.contestants import Job
-from simulation.compare.findings import Tested
+from simulation.compare.findings import Entrant
 from simulation.compare.folders import Shared, read_shared, same_hospitals
 from simulation.compare.jobs import place
-from simulation.compare.scores import Score, Tester
+from simulation.compare.scores import Score, Scorer
 from simulation.compare.statistics import Key
 from simulation.compare.words import ENSEMBLE, LOCAL, Plan
 
@@ -37,7 +37,7 @@ def gather(folder: Path, plan: Plan, seeds: Sequence[Shared], jobs: Mapping[str,
     ensemble: dict[Key, Score] = {}
     notes: list[str] = []
     for shared in seeds:
-        tester = Tester(read_shared(shared, plan.table), plan.table)
+        tester = Scorer(read_shared(shared, plan.table), plan.table)
         for name, own in finished.items():
             for job in (job for job in own if job.seed == shared.seed):
                 found = dict(_keyed(shared.seed, tester.run(place(folder, job))))
@@ -67,12 +67,12 @@ def _keyed(seed: int, scores: Sequence[Score]) -> Iterator[tuple[Key, Score]]:
         yield Key(seed, score.site, score.image), score
 
 
-def _tested(folder: Path, name: str, strategy: bool, scores: Mapping[Key, Score], jobs: Sequence[Job]) -> Tested:
+def _tested(folder: Path, name: str, strategy: bool, scores: Mapping[Key, Score], jobs: Sequence[Job]) -> Entrant:
     results: dict[int, list[dict[str, Any]]] = {}
     for job in jobs:
         results.setdefault(job.seed, []).append(_result(place(folder, job)))
     dice = {key: score.dice for key, score in scores.items()}
-    return Tested(name, strategy, dice, {key: score.iou for key, score in scores.items()}, results)
+    return Entrant(name, strategy, dice, {key: score.iou for key, score in scores.items()}, results)
 
 
 def _result(run: Path) -> dict[str, Any]:

@@ -35,7 +35,7 @@ class Score:
     iou: float
 
 
-class Tester:
+class Scorer:
     """Scores models on the test images of one seed's sites, which are read once.
 
     Args:

@@ -3,13 +3,14 @@
 import itertools
 import json
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
 from protocol.atomic import write_atomic
 from protocol.errors import RunError, SettingsError
 from protocol.settings import STRATEGY_PREFIX, Table, choose, load_scenario, parse_assignment, resolve
+from simulation.engines import ENGINES
 from strategies import STRATEGIES
 
 SCHEMA = 1
@@ -98,28 +99,35 @@ def plan_of(words: Words, before: Plan | None = None) -> Plan:
     for key in [*differences, *assignments]:
         if key.startswith(STRATEGY_PREFIX):
             raise SettingsError(f"{key} is one strategy's own: give it by --for NAME:{key}=VALUE")
-    table = resolve(before.table if before else {}, differences, assignments)
-    named = _names(words.strategies, "--strategies", list(STRATEGIES))
-    strategies = named or (before.strategies if before else ())
-    if not strategies:
+    old = before or Plan(resolve(), ())
+    said: dict[str, Any] = {"table": resolve(old.table, differences, assignments)}
+    if words.strategies is not None:
+        said["strategies"] = _names(words.strategies, "--strategies", list(STRATEGIES))
+    if words.baselines is not None:
+        said["baselines"] = _names(words.baselines, "--baselines", list(BASELINES))
+    if words.seeds is not None:
+        said["seeds"] = words.seeds
+    if words.engine is not None:
+        said["engine"] = choose("--engine", words.engine, list(ENGINES))
+    if words.tune:
+        said["tune"] = _tune(words.tune)
+    plan = replace(old, **said)
+    kept = {name: own for name, own in old.own.items() if name in plan.trained}
+    plan = replace(plan, own=_own(words.own) if words.own else kept)
+    _check(plan)
+    return plan
+
+
+def _check(plan: Plan) -> None:
+    if not plan.strategies:
         raise SettingsError("--strategies is missing: name some, like --strategies fedavg,fedprox,fedadam")
-    baselines = _names(words.baselines, "--baselines", list(BASELINES))
-    if words.baselines is None and before:
-        baselines = before.baselines
-    seeds = words.seeds if words.seeds is not None else (before.seeds if before else 1)
-    if seeds < 1:
-        raise SettingsError(f"--seeds = {seeds} must be at least 1")
-    own = _own(words.own) if words.own else dict(before.own if before else {})
-    tune = _tune(words.tune) if words.tune else dict(before.tune if before else {})
-    plan = Plan(
-        table, strategies, seeds, baselines, own, tune, words.engine or (before.engine if before else "local")
-    )
+    if plan.seeds < 1:
+        raise SettingsError(f"--seeds = {plan.seeds} must be at least 1")
     for name in plan.own:
         choose("--for", name, list(plan.trained))
     for name, key in itertools.product(plan.own, plan.tune):
         if key in plan.own[name]:
             raise SettingsError(f"{key} is tuned for all, so --for {name}:{key} cannot fix it: leave out one of them")
-    return plan
 
 
 def write_plan(folder: Path, plan: Plan) -> None:
