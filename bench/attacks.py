@@ -79,13 +79,13 @@ def main() -> None:
             cells = []
             for job in own:
                 if job.name in failed:
-                    cells.append("failed")
+                    cells.append("no result")
                     continue
                 dice, left_out = honest_dice(place(words.out, job), honest)
                 cells.append(f"{dice:.3f}" + (f" ({left_out} left out)" if left_out else ""))
             print(f"| `{rule}` | {' | '.join(cells)} |", flush=True)
         for name, reason in failed.items():
-            print(f"{name} failed: {reason}")
+            print(f"\n{name} has no result: {reason}")
 
 
 if __name__ == "__main__":

@@ -2,6 +2,7 @@
 
 import contextlib
 import json
+import logging
 import os
 import signal
 import subprocess
@@ -20,6 +21,8 @@ from protocol.settings import ROOT, Table, defaults, load_scenario
 from server.app import check_same_run
 from simulation.compare.contestants import Job
 from simulation.simulate import simulate
+
+log = logging.getLogger("fedurwkv.compare")
 
 LOOK_EVERY = 0.2
 """Seconds between two looks at the processes."""
@@ -89,9 +92,10 @@ def _one_by_one(folder: Path, jobs: Sequence[Job], engine: str, console: Console
             simulate(None, engine, _sets(job.table), run, (run / "settings.yaml").is_file(), console)
         except StoppedError:
             raise
-        except FedURWKVError as error:
-            failed[job.name] = str(error)
-            console.print(f"failed: {error}", style="red", highlight=False, markup=False, soft_wrap=True)
+        except Exception as error:  # whatever ends one run must not take the others' hours with it
+            log.debug("%s failed", job.name, exc_info=True)
+            failed[job.name] = str(error) if isinstance(error, FedURWKVError) else f"{type(error).__name__}: {error}"
+            console.print(f"failed: {failed[job.name]}", style="red", highlight=False, markup=False, soft_wrap=True)
     return failed
 
 
