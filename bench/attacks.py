@@ -2,7 +2,7 @@
 
 Every rule is run without an attack, and under each attack. The server's gate leaves out what is not finite, and what
 moves further than `federation.max_update` times the model's norm; a second table widens the gate, so that the rule
-alone stands against scaled updates (a value that is not finite never passes). In each column the best model is chosen
+alone stands against updates that are scaled most (a value that is not finite never passes). In each column the best model is chosen
 as in any run, by the pooled validation Dice that sites report, the hostile one's too. One run after the other, each
 resumable: the same words go on.
 
@@ -22,11 +22,13 @@ from rich.console import Console
 from protocol.settings import Table, parse_assignment, resolve
 from simulation.attacks import AttackSettings, attackers
 from simulation.compare.contestants import Job
-from simulation.compare.folders import share
+from simulation.compare.folders import read_shared, share
 from simulation.compare.jobs import place, run_jobs
 
 RULES = "fedavg,norm_bounding,median,trimmed_mean,geometric_median,krum,multikrum"
-ATTACKS = "none,free_rider,label_flip,sign_flip,scaling,nan"
+ATTACKS = "none,free_rider,label_flip,sign_flip,scaling:10,scaling:1000,nan"
+"""Attacks, of scaling with its factor; the last factor is tried with a wide gate too."""
+
 SITES = 5
 WIDE = 1e9
 """A gate that lets any finite update through."""
@@ -35,10 +37,11 @@ WIDE = 1e9
 def jobs_of(base: Table, rule: str, kinds: Sequence[str], gate: float, sites: Path) -> list[Job]:
     """One rule under each attack, with a gate so wide."""
     jobs = []
-    for kind in kinds:
+    for words in kinds:
+        kind, _, scale = words.partition(":")
         changed: Table = {"federation.strategy": rule, "federation.max_update": gate, "attack.kind": kind}
-        changed["attack.share"] = 0.0 if kind == "none" else 1 / SITES
-        name = f"{rule}-{kind}" + ("-wide" if gate == WIDE else "")
+        changed |= {"attack.share": 0.0 if kind == "none" else 1 / SITES} | ({"attack.scale": scale} if scale else {})
+        name = f"{rule}-{words.replace(':', '')}" + ("-wide" if gate == WIDE else "")
         jobs.append(Job(name, rule, int(base["seed"]), "", resolve(base, changed), sites))
     return jobs
 
@@ -67,13 +70,14 @@ def main() -> None:
     shared = share(words.out, base, seed, alone=False, pooled=False)
     sites = shared.sites[0].parent
     hostile = attackers(AttackSettings("nan", 1 / SITES, 1.0), shared.names, seed)
-    honest = [name for name in shared.names if name not in hostile]
-    tables = [(float(base["federation.max_update"]), kinds)]
-    tables += [(WIDE, ["scaling"])] if "scaling" in kinds else []
+    honest = [site for site in read_shared(shared, base) if site.name not in hostile]
+    images = sum(len(site.split("test")) for site in honest)
+    scaled = [words for words in kinds if words.startswith("scaling")]
+    tables = [(float(base["federation.max_update"]), kinds)] + ([(WIDE, scaled[-1:])] if scaled else [])
     for gate, some in tables:
         jobs = {rule: jobs_of(base, rule, some, gate, sites) for rule in rules}
         failed = run_jobs(words.out, [job for own in jobs.values() for job in own], "local", 1, Console(quiet=True))
-        print(f"\nfederation.max_update = {gate:g}; hostile: {', '.join(hostile)}\n")
+        print(f"\nfederation.max_update = {gate:g}; hostile: {', '.join(hostile)}; {images} images\n")
         print(f"| rule | {' | '.join(some)} |\n|---|{'---|' * len(some)}")
         for rule, own in jobs.items():
             cells = []
@@ -81,7 +85,7 @@ def main() -> None:
                 if job.name in failed:
                     cells.append("no result")
                     continue
-                dice, left_out = honest_dice(place(words.out, job), honest)
+                dice, left_out = honest_dice(place(words.out, job), [site.name for site in honest])
                 cells.append(f"{dice:.3f}" + (f" ({left_out} left out)" if left_out else ""))
             print(f"| `{rule}` | {' | '.join(cells)} |", flush=True)
         for name, reason in failed.items():
