@@ -2,9 +2,9 @@
 
 Every rule is run without an attack, and under each attack. The server's gate leaves out what is not finite, and what
 moves further than `federation.max_update` times the model's norm; a second table widens the gate, so that the rule
-alone stands against updates that are scaled most (a value that is not finite never passes). In each column the best model is chosen
-as in any run, by the pooled validation Dice that sites report, the hostile one's too. One run after the other, each
-resumable: the same words go on.
+alone stands against the updates that are scaled most (what is not finite never passes). The best model of each run is
+chosen as in any run, by the pooled validation Dice that the sites report, the hostile one's too. One run after the
+other, each resumable: the same words go on.
 
     python bench/attacks.py --out runs/attacks [--set K=V]... [--rules A,B] [--attacks A,B]
 """

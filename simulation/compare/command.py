@@ -3,6 +3,7 @@
 import shlex
 import time
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 
 from rich import box
@@ -62,7 +63,7 @@ def _opened(words: Words, out: Path | None, resume: bool) -> tuple[Plan, Path]:
         root = Path(str(plan.table["data.root"])).expanduser().resolve()
         if not root.is_dir():
             raise DataError(f"data.root = {root} is no folder: name one with sites, images or data sets")
-        plan.table["data.root"] = str(root)
+        plan = replace(plan, table={**plan.table, "data.root": str(root)})
     name = words.scenario.stem if words.scenario else "phantoms"
     folder = (out or Path("runs") / f"compare-{name}-{time.strftime('%Y%m%d-%H%M%S')}").resolve()
     if not resume and (folder / FILE).is_file():
