@@ -50,6 +50,45 @@ def simulate(
 
 
 @app.command()
+def compare(
+    scenario: Scenario = None,
+    strategies: Annotated[str | None, typer.Option(metavar="A,B,...", help="The strategies, commas between.")] = None,
+    seeds: Annotated[int | None, typer.Option(metavar="N", help="Runs of each, from the setting `seed` on.")] = None,
+    baselines: Annotated[
+        str | None,
+        typer.Option(metavar="A,B,...", help="local: each site alone; ensemble: of these; central: pooled images."),
+    ] = None,
+    own: Annotated[
+        list[str] | None,
+        typer.Option("--for", metavar="NAME:KEY=VALUE,...", help="Settings of one strategy or baseline alone."),
+    ] = None,
+    tune: Annotated[
+        list[str] | None, typer.Option(metavar="KEY=V1,V2,...", help="Values that everyone tries on the first seed.")
+    ] = None,
+    engine: Annotated[
+        str | None, typer.Option(help="local: this process; ray: Flower's runtime on Ray.", show_default="local")
+    ] = None,
+    jobs: Annotated[
+        int | None, typer.Option(metavar="N", help="Runs at once.", show_default="one a GPU, or one")
+    ] = None,
+    sets: Sets = None,
+    out: Annotated[Path | None, typer.Option(help="The comparison's folder.")] = None,
+    resume: Annotated[bool, typer.Option("--resume", help="Go on with the comparison in --out.")] = False,
+) -> None:
+    """Compare strategies, and training alone or on pooled images, on the same pretend hospitals.
+
+    Writes a page that says what differs, by how much, and what cannot be said.
+    """
+    from rich.console import Console
+
+    from simulation.compare.command import compare as run
+    from simulation.compare.words import Words
+
+    words = Words(scenario, sets or [], strategies, seeds, baselines, own or [], tune or [], engine)
+    run(words, out, resume, jobs, Console())
+
+
+@app.command()
 def partition(
     out: Annotated[Path, typer.Option(help="Where to write the site folders.")],
     scenario: Scenario = None,

@@ -4,9 +4,13 @@ python bench/pool_sites.py RUN/sites OUT        then: fedurwkv simulate --set da
 """
 
 import argparse
-import csv
-import shutil
+import sys
 from pathlib import Path
+
+sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
+
+from client.site import read_site
+from simulation.pooled import pool_sites
 
 
 def main() -> None:
@@ -14,23 +18,11 @@ def main() -> None:
     parser.add_argument("sites", type=Path)
     parser.add_argument("out", type=Path)
     words = parser.parse_args()
-    pooled = words.out / "pooled"
-    (pooled / "images").mkdir(parents=True)
-    (pooled / "masks").mkdir()
-    rows: list[dict[str, str]] = []
-    for site in sorted(path for path in words.sites.iterdir() if (path / "images").is_dir()):
-        for row in csv.DictReader((site / "site.csv").open()):
-            name = f"{site.name}-{row['name']}"
-            patient = row["patient"] and f"{site.name}-{row['patient']}"
-            rows.append({**row, "name": name, "patient": patient})
-            for folder in ("images", "masks"):
-                (source,) = (site / folder).glob(f"{row['name']}.*")
-                shutil.copy(source, pooled / folder / f"{name}{source.suffix}")
-    with (pooled / "site.csv").open("w", newline="") as file:
-        writer = csv.DictWriter(file, rows[0].keys())
-        writer.writeheader()
-        writer.writerows(rows)
-    print(f"{len(rows)} cases in {pooled}")
+    folders = sorted(path for path in words.sites.iterdir() if (path / "images").is_dir())
+    # the splits stand in each site.csv, so seed and shares are of no account
+    sites = [read_site(folder, seed=0, val=0.5, test=0.0) for folder in folders]
+    pooled = pool_sites(sites, words.out, {"sites": str(words.sites.resolve())})
+    print(f"{sum(len(site.cases) for site in sites)} cases in {pooled}")
 
 
 if __name__ == "__main__":

@@ -1,7 +1,10 @@
-"""Scores of one model on one split of a site, as the numbers that the site may let out."""
+"""Scores of one model on one split of a site: image by image, and as the means that the site may let out."""
+
+from collections.abc import Iterator
+from dataclasses import dataclass
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 
 from client.data import Images, normalise
 from client.device import Place
@@ -11,6 +14,27 @@ from urwkv.predict import predict_labels
 
 BATCH = 32
 """Images evaluated at a time: enough to fill a GPU, small enough for any."""
+
+
+@dataclass(frozen=True)
+class Predicted:
+    """What the model makes of some images: logits (B, K, H, W), labels and truth (B, H, W), on the device."""
+
+    logits: Tensor
+    labels: Tensor
+    truth: Tensor
+
+
+@torch.inference_mode()
+def predictions(model: nn.Module, images: Images, place: Place) -> Iterator[Predicted]:
+    """The model's predictions for the images of a split, in their order, `BATCH` at a time."""
+    model.eval()
+    for start in range(0, len(images), BATCH):
+        pixels = place.send(torch.from_numpy(images.images[start : start + BATCH]))
+        truth = place.send(torch.from_numpy(images.masks[start : start + BATCH]))
+        with place.autocast():
+            logits = model(normalise(pixels))
+        yield Predicted(logits, predict_labels(logits), truth)
 
 
 @torch.inference_mode()
@@ -23,16 +47,11 @@ def evaluate(model: nn.Module, images: Images, num_classes: int, place: Place, *
     Returns:
         `images`, and where that is not 0 the means `loss`, `dice`, `iou`, `hd95`, `nsd`.
     """
-    model.eval()
-    sums: dict[str, torch.Tensor] = {}
-    for start in range(0, len(images), BATCH):
-        pixels = place.send(torch.from_numpy(images.images[start : start + BATCH]))
-        truth = place.send(torch.from_numpy(images.masks[start : start + BATCH]))
-        with place.autocast():
-            logits = model(normalise(pixels))
-        labels = predict_labels(logits)
+    sums: dict[str, Tensor] = {}
+    for batch in predictions(model, images, place):
+        labels, truth = batch.labels, batch.truth
         scores = {
-            "loss": segmentation_loss(logits, truth) * len(pixels),
+            "loss": segmentation_loss(batch.logits, truth) * len(truth),
             "dice": dice(labels, truth, num_classes).sum(),
             "iou": iou(labels, truth, num_classes).sum(),
         }
@@ -42,3 +61,13 @@ def evaluate(model: nn.Module, images: Images, num_classes: int, place: Place, *
         for name, value in scores.items():
             sums[name] = sums.get(name, torch.zeros((), device=value.device)) + value
     return {"images": float(len(images))} | {name: (s / len(images)).item() for name, s in sums.items()}
+
+
+@torch.inference_mode()
+def image_scores(model: nn.Module, images: Images, num_classes: int, place: Place) -> dict[str, dict[str, float]]:
+    """`dice` and `iou` of each image of a split, by the image's name."""
+    found: list[dict[str, float]] = []
+    for batch in predictions(model, images, place):
+        both = (score(batch.labels, batch.truth, num_classes).tolist() for score in (dice, iou))
+        found += [{"dice": one, "iou": other} for one, other in zip(*both, strict=True)]
+    return dict(zip(images.names, found, strict=True))

@@ -6,6 +6,7 @@ FedURWKVError
 ├── ModelError       the file of a model was missing or wrong, or could not be made into another
 ├── RoundError       a federated round could not be completed
 ├── RunError         the folder of a run was missing, taken, torn or of another version
+│   └── StoppedError the user stopped the work
 ├── PolicyError      the hospital's policy does not allow what was asked of it
 └── LedgerError      a privacy ledger was missing, damaged or changed by another hand
 """
@@ -37,6 +38,10 @@ class RoundError(FedURWKVError):
 
 class RunError(FedURWKVError):
     """The folder of a run is missing, already taken, torn, or of another version."""
+
+
+class StoppedError(RunError):
+    """The user stopped the work; the message says how to go on."""
 
 
 class PolicyError(FedURWKVError):

@@ -6,7 +6,7 @@ import torch
 from flwr.app import Context
 from flwr.serverapp import Grid, ServerApp
 
-from protocol.errors import RunError
+from protocol.errors import RunError, SettingsError
 from protocol.lock import hold
 from protocol.settings import Table, resolve, section
 from server.journal import Arrays, Journal, State
@@ -35,6 +35,8 @@ MAY_CHANGE = (
 def main(grid: Grid, context: Context) -> None:
     """Run, or go on with, the federation that the run's settings describe."""
     table = resolve(context.run_config)
+    if table["run.engine"] == "deployment" and table["attack.kind"] != "none":
+        raise SettingsError(f"attack.kind = {table['attack.kind']!r} is for simulations alone: set it to none")
     run = Path(str(table["run.out"]))
     status = Status(run)
     try:

@@ -1,4 +1,4 @@
-"""What MLflow is told of a run, once each: the only file that imports mlflow.
+"""What MLflow is told of a run, once each.
 
 A parent run is the federation and a child run is a site; a metric's step is the round. RUN/mlflow.json
 remembers, for each MLflow server, the key under which the runs are found again and the last step logged of each
@@ -115,7 +115,7 @@ class MlflowLog:
         self._remember()
         make_database(self._uri)
         self._client = MlflowClient(self._uri)
-        self._experiment = self._find_experiment(experiment)
+        self._experiment = experiment_id(self._client, experiment, self._uri)
         known = self._find_runs()
         self._memory.runs = {site: entry.info.run_id for site, entry in known.items()}
         for entry in known.values():
@@ -127,10 +127,7 @@ class MlflowLog:
     @property
     def where(self) -> str:
         """One line: where to look."""
-        if self._uri.startswith(("http://", "https://")):
-            parent = self._memory.runs[FEDERATION]
-            return f"MLflow: {redacted(self._uri).rstrip('/')}/#/experiments/{self._experiment}/runs/{parent}"
-        return f"MLflow: mlflow ui --backend-store-uri {shlex.quote(redacted(self._uri))}"
+        return place_of(self._uri, self._experiment, self._memory.runs[FEDERATION])
 
     def catch_up(self) -> None:
         """Log the numbers of the journal and of result.json that MLflow has not got."""
@@ -189,20 +186,10 @@ class MlflowLog:
         for first in range(0, len(params), PARAMS):
             self._client.log_batch(self._run_id(FEDERATION), params=params[first : first + PARAMS])
 
-    def _find_experiment(self, name: str) -> str:
-        if (found := self._client.get_experiment_by_name(name)) is not None:
-            return str(found.experiment_id)
-        try:
-            return str(self._client.create_experiment(name, artifacts(self._uri)))
-        except MlflowException:  # another federation made it in between
-            if (found := self._client.get_experiment_by_name(name)) is None:
-                raise
-            return str(found.experiment_id)
-
     def _find_runs(self) -> dict[str, Run]:
         """MLflow's runs of this federation by site; none when somebody has deleted the federation's own."""
         found = self._client.search_runs([self._experiment], f"tags.`{KEY_TAG}` = '{self._memory.key}'")
-        parent = next((run for run in found if PARENT_TAG not in run.data.tags), None)
+        parent = next((run for run in found if SITE_TAG not in run.data.tags), None)
         if parent is None:
             return {}
         sites = [run for run in found if run.data.tags.get(PARENT_TAG) == parent.info.run_id]
@@ -233,6 +220,25 @@ class MlflowLog:
         book = self._book()
         book["servers"][self._server] = dataclasses.asdict(self._memory)
         write_atomic(self._run / "mlflow.json", json.dumps(book, indent=1))
+
+
+def experiment_id(client: MlflowClient, name: str, uri: str) -> str:
+    """MLflow's id of the experiment `name`, which is made when it is missing."""
+    if (found := client.get_experiment_by_name(name)) is not None:
+        return str(found.experiment_id)
+    try:
+        return str(client.create_experiment(name, artifacts(uri)))
+    except MlflowException:  # another federation made it in between
+        if (found := client.get_experiment_by_name(name)) is None:
+            raise
+        return str(found.experiment_id)
+
+
+def place_of(uri: str, experiment: str, run_id: str) -> str:
+    """One line: where to look at a run."""
+    if uri.startswith(("http://", "https://")):
+        return f"MLflow: {redacted(uri).rstrip('/')}/#/experiments/{experiment}/runs/{run_id}"
+    return f"MLflow: mlflow ui --backend-store-uri {shlex.quote(redacted(uri))}"
 
 
 def _mtime(path: Path) -> int | None:

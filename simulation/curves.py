@@ -1,44 +1,23 @@
 """The curves of a run: Dice of the federation and of each site, and the training loss, round by round."""
 
-import io
 import math
-import warnings
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-import matplotlib
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.layout_engine import ConstrainedLayoutEngine
 from matplotlib.ticker import MaxNLocator
 
+from simulation.drawing import COLOURS, PRINT, Theme, as_svg, label_ends, style
+from simulation.drawing import DARK as DARK
+from simulation.drawing import LIGHT as LIGHT
+
 Record = Mapping[str, Any]
 Points = list[tuple[int, float]]
 
-# Okabe and Ito's colours without yellow and black, in an order whose neighbours differ for every kind of sight.
-COLOURS = ["#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9"]
 PANEL_INCHES = (3.9, 2.8)
-LONGEST_NAME = 16  # letters of a site in a picture
-LABEL_GAP = 0.08  # of the axis, between the names at the lines' ends
-
-
-@dataclass(frozen=True)
-class Theme:
-    """Colours of what is not data; `paper` None leaves the background to the page."""
-
-    ink: str
-    muted: str
-    faint: str
-    grid: str
-    paper: str | None
-
-
-PRINT = Theme("#1c2430", "#5b6675", "#b4bdc8", "#dfe4ea", "#ffffff")
-LIGHT = Theme("#1c2430", "#5b6675", "#b4bdc8", "#dfe4ea", None)
-DARK = Theme("#e6ebf2", "#9aa7b8", "#4d5a6b", "#303a48", None)
 
 
 def write_curves(history: Sequence[Record], path: Path) -> Path:
@@ -48,7 +27,7 @@ def write_curves(history: Sequence[Record], path: Path) -> Path:
         history: the records of the rounds, as in result.json.
         path: the file to write.
     """
-    with _style(PRINT):
+    with style(PRINT):
         width, height = PANEL_INCHES
         figure = Figure((width * len(PANELS), height), layout=ConstrainedLayoutEngine(wspace=0.08))
         for axes, draw in zip(figure.subplots(1, len(PANELS)), PANELS.values(), strict=True):
@@ -60,62 +39,19 @@ def write_curves(history: Sequence[Record], path: Path) -> Path:
 def curve_svgs(history: Sequence[Record], theme: Theme) -> dict[str, str]:
     """Each panel as an SVG of its own, by its title."""
     drawings = {}
-    with _style(theme):
+    with style(theme):
         for title, draw in PANELS.items():
             figure = Figure(PANEL_INCHES, layout="constrained")
             draw(figure.subplots(), history, theme)
-            drawing = io.StringIO()
-            figure.savefig(drawing, format="svg", transparent=True, metadata={"Date": None})
-            drawings[title] = drawing.getvalue().replace("'DejaVu Sans'", "system-ui, sans-serif")
+            drawings[title] = as_svg(figure)
     return drawings
-
-
-@contextmanager
-def _style(theme: Theme) -> Iterator[None]:
-    with matplotlib.rc_context(_settings(theme)), warnings.catch_warnings():
-        # a site's name in letters that the font lacks is whole in the SVG, and boxes in the PNG
-        warnings.filterwarnings("ignore", "Glyph .* missing from font")
-        yield
-
-
-def _settings(theme: Theme) -> dict[str, Any]:
-    return {
-        "axes.edgecolor": theme.grid,
-        "axes.facecolor": theme.paper or "none",
-        "axes.grid": True,
-        "axes.grid.axis": "y",
-        "axes.spines.left": False,
-        "axes.spines.right": False,
-        "axes.spines.top": False,
-        "axes.titlecolor": theme.ink,
-        "axes.titlelocation": "left",
-        "axes.titlepad": 18,
-        "axes.titlesize": 11,
-        "axes.titleweight": "bold",
-        "axes.labelcolor": theme.muted,
-        "figure.facecolor": theme.paper or "none",
-        "font.family": "DejaVu Sans",
-        "font.size": 9,
-        "grid.color": theme.grid,
-        "grid.linewidth": 0.8,
-        "lines.linewidth": 2,
-        "lines.solid_capstyle": "round",
-        "svg.fonttype": "none",
-        "svg.hashsalt": "curves",
-        "text.parse_math": False,
-        "text.color": theme.ink,
-        "xtick.color": theme.grid,
-        "xtick.labelcolor": theme.muted,
-        "ytick.labelcolor": theme.muted,
-        "ytick.left": False,
-    }
 
 
 def _draw_dice(axes: Axes, history: Sequence[Record], theme: Theme) -> None:
     axes.set_title("Validation Dice")
     lines = {"all images": _points(history, "global_dice"), "worst site": _points(history, "worst_site_dice")}
     if _frame(axes, history, list(lines.values()), theme):
-        _label(axes, _plot(axes, lines, [theme.ink, theme.muted]))
+        label_ends(axes, _plot(axes, lines, [theme.ink, theme.muted]))
         best, dice = max(lines["all images"], key=lambda point: point[1])
         axes.plot(
             [best], [dice], "o", ms=7, mfc=theme.paper or "none", mec=theme.ink, mew=1.8, zorder=4, clip_on=False
@@ -136,20 +72,20 @@ def _draw_sites(axes: Axes, history: Sequence[Record], theme: Theme) -> None:
     if not _frame(axes, history, list(lines.values()), theme):
         return
     if len(lines) <= len(COLOURS):
-        _label(axes, _plot(axes, lines, COLOURS))
+        label_ends(axes, _plot(axes, lines, COLOURS))
     else:  # colours and names for more would be a tangle: the first and the last stand out
         order = sorted(lines, key=lambda name: lines[name][-1][1])
         rest = {name: lines[name] for name in order[1:-1]}
         _plot(axes, rest, [theme.faint] * len(rest), width=1)
         ends = {name: lines[name] for name in (order[-1], order[0])}
-        _label(axes, _plot(axes, ends, COLOURS))
+        label_ends(axes, _plot(axes, ends, COLOURS))
 
 
 def _draw_loss(axes: Axes, history: Sequence[Record], theme: Theme) -> None:
     axes.set_title("Training loss")
     lines = {"all sites": _points(history, "train_loss")}
     if _frame(axes, history, list(lines.values()), theme, dice=False):
-        _label(axes, _plot(axes, lines, [theme.ink]))
+        label_ends(axes, _plot(axes, lines, [theme.ink]))
 
 
 PANELS: dict[str, Callable[[Axes, Sequence[Record], Theme], None]] = {
@@ -192,25 +128,3 @@ def _plot(
             axes.plot(*zip(*points, strict=True), color=colour, marker=marker, lw=width, label=name, clip_on=False)
             ends[name] = (points[-1][1], colour)
     return ends
-
-
-def _label(axes: Axes, ends: Mapping[str, tuple[float, str]]) -> None:
-    """Each line's name and last value to the right of its end, pushed apart where they would touch."""
-    low, high = axes.get_ylim()
-    gap, ceiling = LABEL_GAP * (high - low), math.inf
-    names = sorted(ends, key=lambda name: -ends[name][0])
-    heights = []
-    for name in names:
-        heights.append(min(ends[name][0], ceiling))
-        ceiling = heights[-1] - gap
-    lift = max(0.0, low - min(heights))
-    for name, height in zip(names, heights, strict=True):
-        value, colour = ends[name]
-        place = axes.get_yaxis_transform()
-        axes.plot([1.05], [height + lift], "o", color=colour, ms=6, transform=place, clip_on=False)
-        axes.text(1.085, height + lift, f"{_short(name)}  {value:.3f}", transform=place, va="center")
-
-
-def _short(name: str) -> str:
-    """A name that leaves room for the lines: its beginning and its end."""
-    return name if len(name) <= LONGEST_NAME else f"{name[: LONGEST_NAME - 7]}…{name[-6:]}"

@@ -16,6 +16,7 @@ from client.app import stop_trainers
 from client.cores import cores
 from protocol.settings import Table
 from server.app import app as server_app
+from simulation.attacks import with_attack
 from simulation.flower_runtime import FlowerRuntime
 from simulation.local_grid import RUN_ID, LocalGrid
 
@@ -53,7 +54,7 @@ def run_local(table: Table, sites: int, watch: Watch) -> None:
         FedURWKVError: what the server app raised.
         KeyboardInterrupt: the caller interrupted `watch`; server and trainers have stopped by then.
     """
-    grid = LocalGrid(client_app, sites, lanes(table, sites), dict(table))
+    grid = LocalGrid(with_attack(client_app, table), sites, lanes(table, sites), dict(table))
     server = _Server(lambda: server_app(grid, Context(RUN_ID, SERVER_NODE, {}, RecordDict(), dict(table))))
     server.start()
     try:

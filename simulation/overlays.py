@@ -19,9 +19,9 @@ from PIL import Image
 from torch import nn
 
 from client.app import STATE
-from client.data import Images, load_split, normalise
+from client.data import Images, load_split
 from client.device import Place, PlaceSettings, find_place
-from client.evaluation import BATCH
+from client.evaluation import predictions
 from client.images import Pixels
 from client.memory import PERSONAL
 from client.site import read_site
@@ -30,7 +30,6 @@ from protocol.atomic import write_atomic
 from protocol.settings import Table, section
 from urwkv import Architecture
 from urwkv.metrics import dice
-from urwkv.predict import predict_labels
 from urwkv.weights import load_model
 
 Kind = Literal["worst", "best", "typical"]
@@ -174,15 +173,12 @@ def _candidates(folder: Path, table: Table, model: nn.Module, place: Place) -> l
 
 @torch.inference_mode()
 def _predict(site: str, images: Images, model: nn.Module, num_classes: int, place: Place) -> Iterator[Predicted]:
-    for start in range(0, len(images), BATCH):
-        span = slice(start, start + BATCH)
-        with place.autocast():
-            logits = model(normalise(place.send(torch.from_numpy(images.images[span]))))
-        labels = predict_labels(logits)
-        scores = dice(labels, place.send(torch.from_numpy(images.masks[span])), num_classes).tolist()
-        masks = labels.to(torch.uint8).cpu().numpy()
-        for row, (score, mask) in enumerate(zip(scores, masks, strict=True), start):
+    row = 0
+    for batch in predictions(model, images, place):
+        scores = dice(batch.labels, batch.truth, num_classes).tolist()
+        for score, mask in zip(scores, batch.labels.cpu().numpy(), strict=True):
             yield Predicted(site, images.names[row], score, images.images[row], images.masks[row], mask)
+            row += 1
 
 
 def _write_sheet(files: list[Path], path: Path) -> None:

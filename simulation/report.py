@@ -19,6 +19,7 @@ from simulation.report_page import (
     Html,
     Meter,
     data_uri,
+    drawing,
     duration,
     folded,
     join,
@@ -112,12 +113,7 @@ def _card(title: str, value: str, note: str = "", class_: str = "card") -> Html:
 
 def _curves(result: Result) -> Html:
     light, dark = curve_svgs(result["rounds"], LIGHT), curve_svgs(result["rounds"], DARK)
-    pictures = []
-    for title in light:
-        night = data_uri(dark[title].encode(), "image/svg+xml")
-        day = data_uri(light[title].encode(), "image/svg+xml")
-        source = f'<source media="(prefers-color-scheme: dark)" srcset="{night}">'
-        pictures.append(Html(f'<picture>{source}<img alt="{title}, by round" src="{day}"></picture>'))
+    pictures = [drawing(f"{title}, by round", light[title], dark[title]) for title in light]
     return tag("div", join(pictures), class_="curves")
 
 
@@ -204,6 +200,21 @@ def _case(run: Path, overlay: dict[str, Any]) -> Html:
 
 
 def _failures(result: Result) -> Html:
+    return join([_attack(result), _left_out(result)])
+
+
+def _attack(result: Result) -> Html:
+    attack = result.get("attack")
+    if attack is None:
+        return Html("")
+    who = ", ".join(attack["sites"])
+    scale = f" by {attack['scale']:g}" if attack["kind"] == "scaling" else ""
+    return tag(
+        "p", f"On purpose: {who} attacked in every round ({attack['kind']}{scale}). Other scores include them."
+    )
+
+
+def _left_out(result: Result) -> Html:
     rows: list[list[Cell]] = [
         [site, reason, record["round"]] for record in result["rounds"] for site, reason in record["failed"].items()
     ]

@@ -32,15 +32,17 @@ p { margin: .5rem 0; max-width: 75ch; }
 .card.main dd { color: var(--accent); }
 .curves { display: grid; grid-template-columns: repeat(auto-fit, minmax(19rem, 1fr)); gap: 1.2rem; }
 .curves img { display: block; width: 100%; height: auto; }
+.wide img { display: block; width: 100%; max-width: 52rem; height: auto; }
 .scroll { overflow-x: auto; }
 table { border-collapse: collapse; width: 100%; font-size: .92rem; font-variant-numeric: tabular-nums; }
 th, td { padding: .45rem .7rem; border-bottom: 1px solid var(--line); text-align: right; vertical-align: top; }
 th { color: var(--muted); font-weight: 500; font-size: .82rem; white-space: nowrap; }
 th:first-child, td:first-child { padding-left: 0; }
-th.word, td.word { text-align: left; overflow-wrap: break-word; }
+td { white-space: nowrap; }
+th.word, td.word { text-align: left; white-space: normal; overflow-wrap: break-word; }
 tr.strong td { font-weight: 650; }
 tbody tr:last-child td { border-bottom: 0; }
-td.meter { min-width: 12rem; white-space: nowrap; }
+td.meter { min-width: 12rem; }
 td.meter span { display: inline-block; width: 3.2rem; }
 td.meter i { display: inline-block; vertical-align: middle; width: calc(100% - 3.2rem); height: .55rem;
   border-radius: 3px; background: linear-gradient(90deg, var(--accent) var(--part), var(--line) 0); }
@@ -174,6 +176,13 @@ def stack(parts: dict[str, float], unit: str) -> Html:
 def data_uri(content: bytes, kind: str) -> str:
     """The bytes as an address that needs no file."""
     return f"data:{kind};base64,{base64.b64encode(content).decode()}"
+
+
+def drawing(alt: str, light: str, dark: str) -> Html:
+    """An SVG for a light page, which is another one on a dark page."""
+    day, night = (data_uri(svg.encode(), "image/svg+xml") for svg in (light, dark))
+    source = f'<source media="(prefers-color-scheme: dark)" srcset="{night}">'
+    return Html(f'<picture>{source}<img alt="{text(alt)}" src="{day}"></picture>')
 
 
 def page(title: str, content: object) -> Html:

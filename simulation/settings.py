@@ -8,6 +8,7 @@ from protocol.settings import Table, Value, defaults, section
 from protocol.strategy import make_strategy
 from server.settings import FederationSettings
 from server.tracking import TrackingSettings
+from simulation.attacks import AttackSettings
 from simulation.overlays import ReportSettings
 from simulation.sites import DataSettings
 from urwkv import Architecture
@@ -35,6 +36,7 @@ def check_settings(table: Table) -> DataSettings:
         ("tracking", TrackingSettings),
         ("report", ReportSettings),
         ("data", SiteData),
+        ("attack", AttackSettings),
     ):
         section(table, prefix, cls)
     _require(0 <= int(table["seed"]) < 2**63, "seed", table["seed"], "between 0 and 2^63 - 1")

@@ -1,5 +1,6 @@
 """`fedurwkv simulate`: from a scenario to a finished run on this machine."""
 
+import dataclasses
 import json
 import shlex
 import shutil
@@ -14,7 +15,7 @@ from rich.markup import escape
 from rich.table import Table as RichTable
 
 from protocol.atomic import write_atomic
-from protocol.errors import DataError, FedURWKVError, RunError, SettingsError
+from protocol.errors import DataError, FedURWKVError, RunError, SettingsError, StoppedError
 from protocol.lock import hold
 from protocol.settings import Table, Value, choose, dump, load_scenario, parse_assignment, resolve, section
 from protocol.splits import SPLITS
@@ -22,6 +23,7 @@ from server import tracking
 from server.app import check_same_run
 from server.journal import holds_checkpoint, read_state
 from server.tracking import TrackingSettings
+from simulation.attacks import AttackSettings, attackers, check_attack, flip_labels
 from simulation.engines import ENGINES, run_local, run_ray, threads_a_site
 from simulation.overlays import ReportSettings, make_overlays
 from simulation.progress import watch
@@ -54,6 +56,7 @@ def simulate(
     choose("--engine", engine, list(ENGINES))
     run, table = _opened(scenario, sets, out, resume)
     settings = check_settings(table)
+    attack = check_attack(table, engine)
     fresh = not run.exists()
     run.mkdir(parents=True, exist_ok=True)
     with hold(run / "lock", f"another process is running in {run}"):
@@ -63,15 +66,19 @@ def simulate(
         try:
             with console.status("making the sites"):
                 sites = _sites(settings, int(table["seed"]), run, fresh)
+                hostile = attackers(attack, [site.name for site in sites], int(table["seed"]))
+                seen = flip_labels(sites, hostile, table, run / "sites-attacked") if attack.on_data else sites
             with tracking.start(run, section(table, "tracking", TrackingSettings)) as tracker:
                 if not (run / "result.json").is_file():
-                    _federate(run, table, sites, engine, resume, console)
+                    _federate(run, table, seen, engine, resume, console)
+                if hostile:
+                    _name_attackers(run, attack, hostile)
                 with console.status("drawing overlays and the report"):
                     _draw(run, table, sites)
                 with console.status("MLflow catches up"):
                     tracked = tracker.finish(TRACKING_SECONDS)
         except KeyboardInterrupt:
-            raise RunError(f"stopped; every finished round is kept; go on with: {resume_command(run)}") from None
+            raise StoppedError(f"stopped; every finished round is kept; go on with: {resume_command(run)}") from None
     show(run, console, tracked)
     return run
 
@@ -100,6 +107,13 @@ def _federate(run: Path, table: Table, sites: list[Path], engine: str, resume: b
     rounds = int(table["federation.rounds"])
     run_engine = run_local if engine == "local" else run_ray
     run_engine({**table, **where}, len(sites), partial(watch, run, rounds, console))
+
+
+def _name_attackers(run: Path, attack: AttackSettings, hostile: list[str]) -> None:
+    """Say in result.json who attacked; the server does not know."""
+    result = json.loads((run / "result.json").read_text())
+    told = {"attack": {**dataclasses.asdict(attack), "sites": hostile}}
+    write_atomic(run / "result.json", json.dumps(result | told, indent=1))
 
 
 def _draw(run: Path, table: Table, sites: list[Path]) -> None:

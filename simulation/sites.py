@@ -16,7 +16,7 @@ from simulation import partitions
 from simulation.appearance import Appearance
 from simulation.datasets import DATASETS
 from simulation.datasets.folder import is_folder
-from simulation.manifest import sites_made_by, write_whole
+from simulation.manifest import MANIFEST, sites_made_by, write_whole
 from simulation.phantom_sites import phantom_names, write_phantoms
 from simulation.pool import read_pool
 from simulation.records import Record, in_threads, lesion_share
@@ -66,7 +66,7 @@ def make_sites(settings: DataSettings, seed: int, out: Path) -> list[Path]:
         SettingsError: the settings do not combine.
         DataError: pictures are missing or damaged, too few to divide, or `out` holds something else.
     """
-    ready = _ready_sites(settings)
+    ready = ready_sites(settings)
     if ready:
         _check_apart([read_site(folder, seed=seed, val=settings.val, test=settings.test) for folder in ready])
         return ready
@@ -97,10 +97,10 @@ def are_public(settings: DataSettings) -> bool:
     """Whether the pictures are generated or of a public data set, not a folder of the user's own."""
     if not settings.root:
         return True
-    return not is_folder(Path(settings.root).expanduser()) and not _ready_sites(settings)
+    return not is_folder(Path(settings.root).expanduser()) and not ready_sites(settings)
 
 
-def _ready_sites(settings: DataSettings) -> list[Path]:
+def ready_sites(settings: DataSettings) -> list[Path]:
     """The sites that lie under `data.root`, none when it is anything else."""
     if not settings.root:
         return []
@@ -113,7 +113,12 @@ def _ready_sites(settings: DataSettings) -> list[Path]:
         folder for dataset in DATASETS.values() for folder in dataset.original
     }
     folders = sorted(path for path in root.iterdir() if (path / "images").is_dir())
-    if is_folder(root) or settings.datasets != "auto" or any(path.name in known for path in folders):
+    written = (root / MANIFEST).is_file()  # by ourselves, and a site may be called like the data set that it is of
+    if (
+        is_folder(root)
+        or settings.datasets != "auto"
+        or (any(path.name in known for path in folders) and not written)
+    ):
         return []
     for key, neutral in (("partition", "auto"), ("appearance", 0.0), ("split", "safe")):
         value = getattr(settings, key)
