@@ -40,6 +40,7 @@ th { color: var(--muted); font-weight: 500; font-size: .82rem; white-space: nowr
 th:first-child, td:first-child { padding-left: 0; }
 td { white-space: nowrap; }
 th.word, td.word { text-align: left; white-space: normal; overflow-wrap: break-word; }
+td.word + td.word { min-width: 13rem; }
 tr.strong td { font-weight: 650; }
 tbody tr:last-child td { border-bottom: 0; }
 td.meter { min-width: 12rem; }

@@ -162,10 +162,16 @@ def _write(folder: Path, comparison: Comparison) -> None:
 
 
 def _show(folder: Path, found: Comparison, tracked: str, console: Console) -> None:
-    heads = ("", "test Dice", "± seeds", "worst site", f"against {found.reference} (95 %)", "p, Holm")
-    table = RichTable(title="means over seeds", title_justify="left", box=box.SIMPLE_HEAD, pad_edge=False)
+    heads = ("", "Dice", "± seeds", "worst site", f"against {found.reference} (95 %)", "p, Holm")
+    table = RichTable(
+        title="test images, means over seeds",
+        title_justify="left",
+        box=box.SIMPLE_HEAD,
+        pad_edge=False,
+        padding=(0, 1, 0, 0),
+    )
     for index, head in enumerate(heads):
-        table.add_column(head, justify="right" if index else "left", no_wrap=index > 0)
+        table.add_column(head, justify="right" if index else "left", no_wrap=True)
     differences = {one.name: one for one in found.differences}
     for one in found.standings:
         deviation = "-" if one.deviation is None else f"{one.deviation:.3f}"

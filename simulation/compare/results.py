@@ -110,6 +110,7 @@ def gains(found: Comparison) -> Html:
         + (", and seeds, " if found.crossed and len(found.seeds) > 1 else " ")
         + "with replacement; a gain or a loss is called one where also the signed ranks bear it out, corrected by"
         " Holm for all hospitals of the strategy. A hospital with a handful of test images cannot show either."
+        + ("" if found.crossed else " Each seed makes hospitals of its own, so each is named with its seed.")
     )
     return join([*parts, tag("p", words, class_="muted")])
 

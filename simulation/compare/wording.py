@@ -65,8 +65,8 @@ def gains(contestant: str, verdicts: Sequence[str]) -> str:
     if up == len(verdicts):
         return f"With {contestant} every hospital gains: each is shown to."
     return (
-        f"It is not shown that every hospital gains with {contestant}: of {len(verdicts)}, {up} are shown to gain and"
-        f" {down} to lose; of {len(verdicts) - up - down} neither is shown."
+        f"It is not shown that every hospital gains with {contestant}. Of {len(verdicts)}: shown to gain {up}, shown"
+        f" to lose {down}, neither shown {len(verdicts) - up - down}."
     )
 
 

@@ -97,6 +97,7 @@ def command(*words: str) -> list[str]:
 
 
 @pytest.mark.slow
+@pytest.mark.timeout(1200)
 @pytest.mark.parametrize(("sign", "jobs"), [(signal.SIGKILL, "1"), (signal.SIGINT, "1"), (signal.SIGINT, "2")])
 def test_a_killed_comparison_goes_on(tmp_path: Path, sign: signal.Signals, jobs: str) -> None:
     sets = [word for text in [*SETS, "federation.rounds=3", "train.epochs=4"] for word in ("--set", text)]
@@ -109,7 +110,7 @@ def test_a_killed_comparison_goes_on(tmp_path: Path, sign: signal.Signals, jobs:
         text=True,
     )
     runs = tmp_path / "study" / "runs"
-    until = time.monotonic() + 200
+    until = time.monotonic() + 400
     while not list(runs.glob("*/checkpoint/latest")) and time.monotonic() < until:
         time.sleep(0.05)
     process.send_signal(sign)
@@ -126,7 +127,7 @@ def test_a_killed_comparison_goes_on(tmp_path: Path, sign: signal.Signals, jobs:
         cwd=tmp_path,
         capture_output=True,
         text=True,
-        timeout=250,
+        timeout=500,
         check=False,
         env=os.environ | {"COLUMNS": "200"},
     )

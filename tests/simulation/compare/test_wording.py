@@ -45,7 +45,7 @@ def test_every_hospital_gains_only_when_each_is_shown_to() -> None:
     assert wording.gains("fedavg", ["gains", "gains"]) == "With fedavg every hospital gains: each is shown to."
     said = wording.gains("fedavg", ["gains", "loses", "not shown", "not shown"])
     assert said.startswith("It is not shown that every hospital gains with fedavg")
-    assert "of 4, 1 are shown to gain and 1 to lose; of 2 neither" in said
+    assert said.endswith("Of 4: shown to gain 1, shown to lose 1, neither shown 2.")
 
 
 def test_few_sites_and_seeds_are_warned_of() -> None:
