@@ -30,7 +30,7 @@ def run(out: Path, engine: str, *sets: str) -> dict[str, bytes]:
     }
 
 
-@pytest.mark.parametrize("norm", ["group", "batch"])
+@pytest.mark.parametrize("norm", ["group", pytest.param("batch", marks=pytest.mark.slow)])
 def test_local_equals_ray_bit_for_bit(tmp_path: Path, norm: str) -> None:
     local = run(tmp_path / "local", "local", f"model.norm={norm}")
     ray = run(tmp_path / "ray", "ray", f"model.norm={norm}")
