@@ -66,13 +66,14 @@ class Trainer:
         folder: the site's folder (see `client.site`).
         settings: the run's complete table.
         index: the site's number in a simulation, which spreads sites over GPUs.
+        name: the site's name in the study; empty: the folder's.
 
     Raises:
         DataError: the folder is not a site that can be trained on.
         SettingsError: the settings are impossible here.
     """
 
-    def __init__(self, folder: Path, settings: Table, index: int = 0) -> None:
+    def __init__(self, folder: Path, settings: Table, index: int = 0, name: str = "") -> None:
         self.settings = settings
         self.seed = int(settings["seed"])
         self.place = find_place(section(settings, "train", PlaceSettings), index)
@@ -80,12 +81,12 @@ class Trainer:
         self.training = section(settings, "train", TrainSettings)
         self.architecture = section(settings, "model", Architecture)
         self.strategy = make_strategy(settings)
-        if (name := settings["federation.strategy"]) not in SERVED:
+        if (wanted := settings["federation.strategy"]) not in SERVED:
             raise SettingsError(
-                f"federation.strategy = {name!r}: sites cannot train it yet, only strategies.testbed can;"
+                f"federation.strategy = {wanted!r}: sites cannot train it yet, only strategies.testbed can;"
                 f" choose one of: {', '.join(sorted(SERVED))}"
             )
-        self.site = read_site(folder, seed=self.seed, val=self.data.val, test=self.data.test)
+        self.site = read_site(folder, seed=self.seed, val=self.data.val, test=self.data.test, name=name)
         model = URWKV.from_architecture(self.architecture).to(self.place.device)
         self.model = model.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
         self.schema = schema_of(self.model)

@@ -5,7 +5,8 @@ FedURWKVError
 ├── DataError        an image, a mask, a site or a data set was wrong
 ├── ModelError       the file of a model was missing or wrong, or could not be made into another
 ├── RoundError       a federated round could not be completed
-└── RunError         the folder of a run was missing, taken, torn or of another version
+├── RunError         the folder of a run was missing, taken, torn or of another version
+└── DeploymentError  a key, a certificate, an address or a service of the deployment was missing or wrong
 """
 
 
@@ -35,3 +36,7 @@ class RoundError(FedURWKVError):
 
 class RunError(FedURWKVError):
     """The folder of a run is missing, already taken, torn, or of another version."""
+
+
+class DeploymentError(FedURWKVError):
+    """A key, a certificate, an address or a service of the deployment is missing or wrong."""
