@@ -30,8 +30,8 @@ from client.training import Span, TrainSettings, train
 from protocol.settings import Table, load_scenario, parse_assignment, resolve, section
 from protocol.strategy import make_strategy
 from server.app import initial_model
+from server.progress import LOOK_EVERY
 from simulation.engines import run_local
-from simulation.progress import LOOK_EVERY
 from simulation.settings import check_settings
 from simulation.sites import make_sites
 from urwkv import URWKV, Architecture

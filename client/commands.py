@@ -7,12 +7,64 @@ import typer
 
 from protocol.settings import parse_assignment, resolve, section
 
-site = typer.Typer(help="A hospital: its data.", no_args_is_help=True)
+site = typer.Typer(help="A hospital: its data, its key, its trainer.", no_args_is_help=True)
+
+Folder = Annotated[Path, typer.Argument(metavar="DIR", help="The hospital's folder, with site.yaml.")]
 
 
 @site.callback()
 def about() -> None:
-    """A hospital: its data."""
+    """A hospital: its data, its key, its trainer."""
+
+
+@site.command()
+def init(folder: Folder) -> None:
+    """Write a commented site.yaml: who this hospital is, where its data lies, what it allows."""
+    from client.hospital import write_template
+
+    path = write_template(folder)
+    typer.echo(f"made {path}: read and edit it; then: fedurwkv site keygen {folder}")
+
+
+@site.command()
+def keygen(folder: Folder) -> None:
+    """Make this hospital's key pair; the private key stays here, the public key goes to the study's lead."""
+    from client.hospital import read_hospital
+    from protocol.keys import make_key_pair
+
+    hospital = read_hospital(folder)
+    made = make_key_pair(hospital.key, hospital.public_key, hospital.name)
+    typer.echo(f"made {hospital.key}, which nobody else gets, and {hospital.public_key} for the study's lead")
+    typer.echo(f"fingerprint, to read out when asked: {made.fingerprint}")
+
+
+@site.command()
+def start(folder: Folder) -> None:
+    """Run the trainer and Flower's SuperNode in the foreground until SIGTERM or Ctrl-C."""
+    import signal
+    import sys
+
+    from client.hospital import read_hospital
+    from client.supervisor import Supervisor
+
+    supervisor = Supervisor(read_hospital(folder), lambda line: print(line, file=sys.stderr, flush=True))
+    for sign in (signal.SIGTERM, signal.SIGINT):
+        signal.signal(sign, lambda *_: supervisor.stop())
+    supervisor.run()
+
+
+@site.command()
+def status(folder: Folder) -> None:
+    """Whether the hospital's trainer and SuperNode run, and what they did last; exit code 1 when they do not."""
+    from client.hospital import read_hospital
+    from client.site_status import running
+    from client.site_status import status as lines
+
+    hospital = read_hospital(folder)
+    for line in lines(hospital):
+        typer.echo(line)
+    if not running(hospital):
+        raise typer.Exit(1)
 
 
 @site.command()
