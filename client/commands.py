@@ -69,15 +69,24 @@ def status(folder: Folder) -> None:
 
 @site.command()
 def check(
-    folder: Annotated[Path, typer.Argument(metavar="DIR", help="The site: images/, masks/ and perhaps site.csv.")],
+    folder: Annotated[
+        Path,
+        typer.Argument(metavar="DIR", help="A hospital, with site.yaml; or just its data."),
+    ],
     sets: Annotated[
         list[str] | None,
         typer.Option("--set", metavar="KEY=VALUE", help="A setting of the study, such as model.num_classes=3."),
     ] = None,
+    offline: Annotated[bool, typer.Option("--offline", help="Do not ask the coordinator.")] = False,
 ) -> None:
-    """Read every case once and say what training would refuse; exit code 1 when there is such a fault."""
+    """Read every case once and say what training would refuse; exit code 1 when there is such a fault.
+
+    A folder with site.yaml is a hospital: disk, device with a dry training step, key, clock and the way to the
+    coordinator are checked too.
+    """
     # decoding pictures is for this command alone; the help of the others stays fast
     from client.check import check_site
+    from client.hospital import FILE, read_hospital
     from client.trainer import SiteData
     from protocol.splits import SPLITS
     from urwkv import Architecture
@@ -85,14 +94,19 @@ def check(
     table = resolve(dict(parse_assignment(text) for text in sets or []))
     section(table, "data", SiteData)
     section(table, "model", Architecture)
+    hospital = read_hospital(folder) if (folder / FILE).is_file() else None
     findings, read = check_site(
-        folder,
+        hospital.data if hospital else folder,
         seed=int(table["seed"]),
         val=float(table["data.val"]),
         test=float(table["data.test"]),
         in_channels=int(table["model.in_channels"]),
         num_classes=int(table["model.num_classes"]),
     )
+    if hospital:
+        from client.doctor import examine
+
+        findings += examine(hospital, table, offline=offline)
     for finding in findings:
         typer.echo(f"{'fault' if finding.fault else 'note '}  {finding.text}")
     faults = any(finding.fault for finding in findings)

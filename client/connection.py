@@ -144,7 +144,9 @@ def _told(error: ssl.SSLCertVerificationError, hospital: Hospital, host: str) ->
 def _introduce(hospital: Hospital, key: ec.EllipticCurvePrivateKey) -> None:
     """Ask whether the coordinator knows the key."""
     signer = NodeAuthHttpInterceptor(key, key.public_key())
-    with FleetHttpClient.from_server_address(hospital.coordinator, False, str(hospital.ca), [signer]) as client:
+    with FleetHttpClient.from_server_address(
+        hospital.coordinator, False, hospital.ca.read_bytes(), [signer]
+    ) as client:
         request = ActivateNodeRequest(public_key=public_key_of(key).pem, heartbeat_interval=NO_HEARTBEAT)
         try:
             client.ActivateNode(request)

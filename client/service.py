@@ -148,10 +148,14 @@ class TrainerService(TrainerServicer):
         return replace(reply, scalars={name: v for name, v in reply.scalars.items() if name not in held})
 
 
+def own_settings(hospital: Hospital, settings: Table) -> Table:
+    """A run's settings as the hospital follows them: device and threads are its own."""
+    return settings | {"train.device": hospital.device, "train.threads": hospital.threads}
+
+
 def make_trainer(hospital: Hospital, settings: Table) -> Trainer:
-    """The hospital's trainer for a run: the run's settings, but device and threads are the hospital's own."""
-    own: Table = {"train.device": hospital.device, "train.threads": hospital.threads}
-    return Trainer(hospital.data, settings | own, name=hospital.name)
+    """The hospital's trainer for a run."""
+    return Trainer(hospital.data, own_settings(hospital, settings), name=hospital.name)
 
 
 @contextlib.contextmanager

@@ -124,7 +124,13 @@ class Supervisor:
         self.connection = "connecting"
         self._end = threading.Event()
         state = hospital.state
-        service = [sys.executable, "-m", "client.service", str(hospital.folder)]
+        service = [
+            sys.executable,
+            "-P",
+            "-m",
+            "client.service",
+            str(hospital.folder),
+        ]  # -P: not what lies in this folder
         environment = os.environ | {"PYTHONPATH": str(ROOT)}
         self.trainer = Program("trainer", lambda: service, state / "trainer.log", environment, self._hear_trainer)
         self.supernode = Program(
@@ -160,7 +166,7 @@ class Supervisor:
         for program in self.programs:
             code = program.died()
             if code is not None:
-                self.say(f"the {program.name} ended with code {code}{self._why(program)}; it is started again")
+                self.say(f"the {program.name} ended with code {code}{self._why(program)} (it is started again)")
             if program.process is None and time.monotonic() >= program.again and not self._end.is_set():
                 program.start()
                 self._note()

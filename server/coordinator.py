@@ -99,7 +99,7 @@ def _spawn(study: Study) -> "subprocess.Popen[bytes]":
     words += ["--health-server-address", study.health] if study.health else []
     with log_of(study).open("ab") as log:
         return subprocess.Popen(
-            [sys.executable, "-m", "server.superlink_process", str(study.folder), *words],
+            [sys.executable, "-P", "-m", "server.superlink_process", str(study.folder), *words],
             stdin=subprocess.DEVNULL,
             stdout=log,
             stderr=log,

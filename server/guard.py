@@ -116,7 +116,7 @@ class _Explained:
         self._body = b""
 
     async def __call__(self, message: Message) -> None:
-        if message["type"] == "http.response.start" and message["status"] in (400, 401, 403, 404, 409, 413, 422):
+        if message["type"] == "http.response.start" and message["status"] >= 400:
             self._start = message
         elif self._start is None:
             await self._send(message)

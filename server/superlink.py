@@ -84,7 +84,7 @@ class Control:
         self._client = ControlHttpClient.from_server_address(
             server_address=address,
             insecure=ca is None,
-            root_certificates=str(ca) if ca else None,
+            root_certificates=ca.read_bytes() if ca else None,
             interceptors=[RuntimeVersionHttpInterceptor(component_name="flwr CLI")],
         )
 

@@ -25,9 +25,9 @@ def free_port() -> int:
         return int(probe.getsockname()[1])
 
 
-def words(*command: object) -> list[str]:
-    """The words of a `fedurwkv` command."""
-    return [sys.executable, str(ROOT / "fedurwkv.py"), *map(str, command)]
+def words(*command: object, root: Path = ROOT) -> list[str]:
+    """The words of a `fedurwkv` command of the code in `root`."""
+    return [sys.executable, str(root / "fedurwkv.py"), *map(str, command)]
 
 
 def fedurwkv(*command: object, seconds: float = 300, code: int = 0) -> str:
@@ -66,11 +66,11 @@ def wait(done: Callable[[], bool], seconds: float, why: Callable[[], str]) -> No
 
 
 @contextmanager
-def running(log: Path, *command: object, prefix: tuple[str, ...] = ()) -> Iterator[Running]:
-    """A command that runs on inside the `with`; no process of it is left behind."""
-    environment = os.environ | {"OMP_NUM_THREADS": "1", "PYTHONUNBUFFERED": "1"}
+def running(log: Path, *command: object, prefix: tuple[str, ...] = (), root: Path = ROOT) -> Iterator[Running]:
+    """A command of the code in `root` that runs on inside the `with`; no process of it is left behind."""
+    environment = os.environ | {"OMP_NUM_THREADS": "1", "PYTHONUNBUFFERED": "1", "PYTHONPATH": str(root)}
     with log.open("wb") as file:
-        process = subprocess.Popen([*prefix, *words(*command)], stdout=file, stderr=file, env=environment)
+        process = subprocess.Popen([*prefix, *words(*command, root=root)], stdout=file, stderr=file, env=environment)
     one = Running(process, log)
     try:
         yield one
