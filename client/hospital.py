@@ -1,50 +1,97 @@
 """site.yaml: the hospital's own word, written by `fedurwkv site init`, read at the hospital and never sent anywhere.
 
-Paths in it are relative to its folder.
+This is its half on the machine and the way to the coordinator, and the list of the numbers that may leave. Paths in
+it are relative to its folder.
 """
 
+import logging
+from collections.abc import Mapping
 from dataclasses import dataclass, fields
-from fnmatch import fnmatchcase
 from pathlib import Path
-from typing import Any
-
-import yaml
 
 from protocol.address import read_address
 from protocol.errors import DeploymentError, SettingsError
-from protocol.settings import nearest
+from protocol.settings import Table, convert, load_scenario, nearest, require, section
 
 FILE = "site.yaml"
+ANY, NONE = "any", "none"
+
+log = logging.getLogger("fedurwkv.site")
 
 TEMPLATE = """\
-# What this hospital says about itself and allows. The file stays here: nothing in it is sent to the coordinator.
+# What this hospital says about itself and what it allows. The file stays here: nothing in it is sent to anybody.
 # Paths are relative to this folder. After a change: fedurwkv site check {folder}
 
-name: {name}                  # how the study calls this hospital; scores are reported under it
+data: .                         # folder with images/, masks/ and perhaps site.csv
+device: auto                    # where to compute: auto, cpu, cuda or cuda:N
 
-# --- the coordinator ---
-coordinator: ""               # HOST:PORT, as the study's lead gives it; connections go out only, none comes in
-ca: ca.crt                    # the study's CA certificate, as the study's lead gives it
-key: site.key                 # this hospital's private key, made by: fedurwkv site keygen {folder}
+connection:
+  name: {name}                  # how the study calls this hospital; scores are reported under it
+  coordinator: ""               # HOST:PORT, as the study's lead gives it; this side calls, nobody calls in
+  ca: ca.crt                    # the study's CA certificate, as the study's lead gives it
+  key: site.key                 # this hospital's private key, made by: fedurwkv site keygen {folder}
+  state: state                  # folder for logs and for what outlives a restart
+  threads: 0                    # CPU threads; 0: all cores
 
-# --- data and machine ---
-data: .                       # folder with images/, masks/ and perhaps site.csv
-state: state                  # folder for logs and for what outlives a restart
-device: auto                  # auto, cpu, cuda or cuda:N
-threads: 0                    # CPU threads; 0: all cores
+privacy:
+  unit: patient                 # whom a guarantee must protect: patient, example; none: training without privacy
+  epsilon_study: 4              # the most that one study may cost a patient
+  epsilon_all: 10               # the most that all studies together may
+  delta: 1e-5                   # at which they are counted
+  batch: 8                      # fewest patients a step (without privacy: images)
+  patients: 20                  # fewest training patients; with fewer, nothing is trained
+  images: 20                    # fewest training images
 
-# --- what may leave ---
-# The numbers that replies may hold, by name; * stands for any ending. Others are dropped, and the log says so.
-# Coordinators cannot do without train.images, train.loss and, of val and test, images, dice, iou, loss, hd95 and nsd.
-scalars: [train.*, val.*, test.*, seconds.*]
+allow:
+  strategies: any               # the aggregation strategies that may be used, like: fedavg, fedprox
+  # the numbers that may leave beside the update, by name; "any" for all. The others are dropped, and the log says so.
+  # These are the ones that coordinators count on.
+  scalars: {scalars}
+  decimals: 4                   # to which they are rounded
+  code: any                     # or the one version of the program to insist on
+  settings: any                 # or the hash of the study's settings to insist on
 """
 
-REQUIRED = ("name", "coordinator", "data", "scalars")
+COUNTED_ON = (
+    *("train.images", "train.loss", "train.steps"),
+    *(f"val.{name}" for name in ("images", "dice", "iou", "loss")),
+    *(f"test.{name}" for name in ("images", "dice", "iou", "hd95", "nsd")),
+    *(f"seconds.{name}" for name in ("read", "load", "evaluate", "train", "pack")),
+)
+"""The scalars that a coordinator asks for."""
+
+OTHERS = ("privacy.", "allow.")
+"""The sections of site.yaml that are the policy's."""
+
+OPTIONAL: Table = {"data": ".", "device": "auto", "allow.scalars": ANY, "allow.decimals": 17}
+OPTIONAL |= {"connection.ca": "ca.crt", "connection.key": "site.key", "connection.state": "state"}
+OPTIONAL |= {"connection.threads": 0}
+
+
+@dataclass(frozen=True)
+class Connection:
+    """The `connection.*` keys of site.yaml, as they stand there."""
+
+    name: str
+    coordinator: str
+    ca: str
+    key: str
+    state: str
+    threads: int
+
+    def __post_init__(self) -> None:
+        require(bool(self.name.strip()), "name", self.name, "the name that the study calls this hospital by")
+        require(self.threads >= 0, "threads", self.threads, "0 (all cores) or more")
+        if self.coordinator:
+            try:
+                read_address(self.coordinator)
+            except ValueError as error:
+                raise ValueError(f"coordinator = {self.coordinator!r}: {error}") from error
 
 
 @dataclass(frozen=True)
 class Hospital:
-    """One hospital's site.yaml; every path is absolute.
+    """One hospital; every path is absolute.
 
     Attributes:
         folder: where site.yaml lies.
@@ -56,19 +103,21 @@ class Hospital:
         state: the folder for logs and all that outlives a restart.
         device: auto, cpu, cuda or cuda:N.
         threads: CPU threads; 0: all cores.
-        scalars: patterns of the names that replies may hold.
+        scalars: names of the numbers that may leave; None: any.
+        decimals: to which they are rounded.
     """
 
     folder: Path
     name: str
     coordinator: str
-    data: Path
-    scalars: tuple[str, ...]
     ca: Path
     key: Path
+    data: Path
     state: Path
-    device: str = "auto"
-    threads: int = 0
+    device: str
+    threads: int
+    scalars: frozenset[str] | None
+    decimals: int
 
     @property
     def public_key(self) -> Path:
@@ -79,9 +128,12 @@ class Hospital:
         """The trainer's socket, in a folder that only the hospital's user can open."""
         return self.state / "trainer" / "socket"
 
-    def lets_out(self, name: str) -> bool:
-        """Whether replies may hold the scalar `name`."""
-        return any(fnmatchcase(name, pattern) for pattern in self.scalars)
+    def let_out(self, scalars: Mapping[str, float]) -> dict[str, float]:
+        """The scalars that may leave, rounded; the others are logged and dropped."""
+        held = sorted(name for name in scalars if self.scalars is not None and name not in self.scalars)
+        if held:
+            log.warning("not sent, because allow.scalars in %s does not name it: %s", FILE, ", ".join(held))
+        return {name: round(value, self.decimals) for name, value in scalars.items() if name not in held}
 
 
 def read_hospital(folder: Path) -> Hospital:
@@ -95,47 +147,34 @@ def read_hospital(folder: Path) -> Hospital:
     path = folder / FILE
     if not path.is_file():
         raise DeploymentError(f"{path} is missing; make one with: fedurwkv site init {folder}")
+    given = load_scenario(path)
+    known = ["data", "device", *(f"connection.{field.name}" for field in fields(Connection))]
+    for key in given:
+        if key not in known and not key.startswith(OTHERS):
+            hint = nearest(key, known, "; known are: " + ", ".join(known))
+            raise SettingsError(f"{path}: unknown key {key!r}{hint}")
+    table = OPTIONAL | given
     try:
-        words: Any = yaml.safe_load(path.read_text()) or {}
-    except (yaml.YAMLError, UnicodeDecodeError) as error:
-        raise SettingsError(f"{path} is not valid YAML: {' '.join(str(error).split())}") from error
-    if not isinstance(words, dict):
-        raise SettingsError(f"{path}: write one KEY: VALUE a line")
-    known = [field.name for field in fields(Hospital) if field.name != "folder"]
-    for key in words:
-        if key not in known:
-            raise SettingsError(
-                f"{path}: unknown key {key!r}{nearest(str(key), known, '; it has: ' + ', '.join(known))}"
-            )
-    words = {"ca": "ca.crt", "key": "site.key", "state": "state"} | words
-    for key in REQUIRED:
-        if key not in words:
-            raise SettingsError(f"{path}: the key {key} is missing; see the file that fedurwkv site init writes")
-    return Hospital(folder, **{key: _read(path, key, value) for key, value in words.items()})
-
-
-def _read(path: Path, key: str, value: Any) -> Any:
-    """The value of one key, checked."""
-    if key == "scalars":
-        if not isinstance(value, list) or not all(isinstance(word, str) for word in value):
-            raise SettingsError(f"{path}: scalars = {value!r} must be a list of names, like [train.*, val.dice]")
-        return tuple(value)
-    if key == "threads":
-        if not isinstance(value, int) or isinstance(value, bool) or value < 0:
-            raise SettingsError(f"{path}: threads = {value!r} must be 0 (all cores) or more")
-        return value
-    if not isinstance(value, str):
-        raise SettingsError(f"{path}: {key} = {value!r} must be a word")
-    if key in ("ca", "key", "data", "state"):
-        return (path.parent / Path(value).expanduser()).absolute()
-    if key == "name" and not value.strip():
-        raise SettingsError(f"{path}: name is empty; give the name that the study calls this hospital by")
-    if key == "coordinator" and value:
-        try:
-            read_address(value)
-        except ValueError as error:
-            raise SettingsError(f"{path}: coordinator = {value!r}: {error}") from error
-    return value
+        words = section(table, "connection", Connection)
+        decimals = int(convert("allow.decimals", table["allow.decimals"], int))
+    except SettingsError as error:
+        raise SettingsError(f"{path}: {error}") from error
+    scalars = str(table["allow.scalars"])
+    named = frozenset(word.strip() for word in scalars.split(",")) - {NONE}
+    places = {
+        key: str(table[key] if key == "data" else table[f"connection.{key}"])
+        for key in ("data", "ca", "key", "state")
+    }
+    return Hospital(
+        folder=folder,
+        name=words.name,
+        coordinator=words.coordinator,
+        **{key: (folder / Path(place).expanduser()).absolute() for key, place in places.items()},
+        device=str(table["device"]),
+        threads=words.threads,
+        scalars=None if scalars == ANY else named,
+        decimals=decimals,
+    )
 
 
 def write_template(folder: Path) -> Path:
@@ -148,5 +187,7 @@ def write_template(folder: Path) -> Path:
     if path.exists():
         raise DeploymentError(f"{path} is there already; edit it, or remove it first")
     folder.mkdir(parents=True, exist_ok=True)
-    path.write_text(TEMPLATE.format(folder=folder, name=folder.resolve().name))
+    rows = [", ".join(COUNTED_ON[i : i + 7]) for i in range(0, len(COUNTED_ON), 7)]
+    scalars = ",\n    ".join(rows)
+    path.write_text(TEMPLATE.format(folder=folder, name=folder.resolve().name, scalars=scalars))
     return path

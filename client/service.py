@@ -126,7 +126,7 @@ class TrainerService(TrainerServicer):
                 if over.is_set():  # a stopped trainer stays stopped: the next task gets a fresh one
                     self._trainer = None
         log.info("%s", _told(task, reply))
-        return reply_message(self._allowed(reply))
+        return reply_message(replace(reply, scalars=self._hospital.let_out(reply.scalars)))
 
     def _trainer_for(self, table: Table) -> Trainer:
         """The trainer of the run with these settings, warm when it answered the last task too."""
@@ -138,14 +138,6 @@ class TrainerService(TrainerServicer):
             with self._lock:
                 self._trainer, self._settings = trainer, settings
         return self._trainer
-
-    def _allowed(self, reply: Reply) -> Reply:
-        """The reply without the scalars that the hospital does not let out."""
-        held = sorted(name for name in reply.scalars if not self._hospital.lets_out(name))
-        if not held:
-            return reply
-        log.warning("not sent, because scalars in site.yaml does not list them: %s", ", ".join(held))
-        return replace(reply, scalars={name: v for name, v in reply.scalars.items() if name not in held})
 
 
 def own_settings(hospital: Hospital, settings: Table) -> Table:

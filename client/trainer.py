@@ -16,8 +16,10 @@ from client.data import Images, load_split
 from client.device import PlaceSettings, find_place
 from client.evaluation import evaluate
 from client.packed import load_packed, read_packed, schema_of
+from client.sender import Sender
 from client.site import read_site
 from client.training import Span, TrainSettings, train
+from protocol.codec import TransferSettings
 from protocol.errors import RoundError, SettingsError
 from protocol.messages import EVALUATE, TRAIN, Reply, Task
 from protocol.settings import Table, require, section
@@ -90,6 +92,7 @@ class Trainer:
         model = URWKV.from_architecture(self.architecture).to(self.place.device)
         self.model = model.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
         self.schema = schema_of(self.model)
+        self._sender = Sender(section(settings, "transfer", TransferSettings).codec, self.schema)
         self._splits: dict[str, Images] = {}
         self._seconds: dict[str, float] = {}
         self._stop = threading.Event()
@@ -120,6 +123,7 @@ class Trainer:
                 scalars |= self._train(task.round)
             with self._clock("pack"):
                 model = read_packed(self.model, self.schema)
+                model = self._sender.encode(task.round, task.round - 1, task.model, model)
         if not task.model:
             scalars |= {f"{split}.images": float(len(self.site.split(split))) for split in SPLITS}
         scalars |= {f"seconds.{phase}": seconds for phase, seconds in self._seconds.items()}

@@ -12,6 +12,7 @@ from dataclasses import dataclass, field
 import numpy as np
 from flwr.serverapp import Grid
 
+from protocol.codec import TransferSettings
 from protocol.errors import RoundError, RunError, SettingsError
 from protocol.messages import EVALUATE, TRAIN, Kind, Reply, Task
 from protocol.packing import Schema
@@ -66,6 +67,7 @@ class Federation:
         self.strategy = make_strategy(state.settings)
         self.strategy.state = dict(state.strategy)
         self.schema = Schema.of((name, a.shape, a.dtype) for name, a in state.model.items())
+        self.codec = section(state.settings, "transfer", TransferSettings).codec
         self.seed = int(state.settings["seed"])
         self.roster: Roster = {}
         self._marked = time.perf_counter()
@@ -154,7 +156,7 @@ class Federation:
             )
 
     def _gate(self, model: Arrays, number: int, required: tuple[str, ...]) -> Gate:
-        return Gate(self.schema, model, number, self.settings.max_update, required)
+        return Gate(self.schema, model, number, self.settings.max_update, required, self.codec)
 
     def _replies(self, kind: Kind, split: str, asked: Roster, gate: Gate, answers: Answers) -> Iterator[Reply]:
         """The replies of one exchange whose sender, round and scalars are in order; the rest is left out."""

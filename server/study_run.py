@@ -11,6 +11,7 @@ from typing import Any
 from rich.console import Console
 
 from protocol.atomic import write_atomic
+from protocol.codec import TransferSettings
 from protocol.errors import DeploymentError, RunError, SettingsError
 from protocol.lock import hold
 from protocol.settings import Table, Value, defaults, dump, load_scenario, parse_assignment, resolve, section
@@ -125,6 +126,7 @@ def check(table: Table) -> None:
     """
     section(table, "model", Architecture)
     section(table, "federation", FederationSettings)
+    section(table, "transfer", TransferSettings)
     section(table, "tracking", TrackingSettings)
     make_strategy(table)
 

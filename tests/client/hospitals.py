@@ -21,16 +21,10 @@ def short_folder() -> Iterator[Path]:
         shutil.rmtree(folder)
 
 
-def hospital_at(folder: Path, data: Path, **words: object) -> Hospital:
-    """A hospital in `folder` whose data lies in `data`; `words` are other lines of its site.yaml."""
+def hospital_at(folder: Path, data: Path, scalars: str = "any", **words: object) -> Hospital:
+    """A hospital in `folder` whose data lies in `data`; `words` are other lines under `connection`."""
     folder.mkdir(parents=True, exist_ok=True)
-    content = {
-        "name": data.name,
-        "coordinator": "",
-        "data": str(data),
-        "device": "cpu",
-        "threads": 1,
-        "scalars": ["train.*", "val.*", "test.*", "seconds.*"],
-    }
-    (folder / "site.yaml").write_text(yaml.safe_dump(content | words))
+    connection = {"name": data.name, "coordinator": "", "threads": 1}
+    content = {"data": str(data), "device": "cpu", "allow": {"scalars": scalars, "decimals": 17}}
+    (folder / "site.yaml").write_text(yaml.safe_dump(content | {"connection": connection | words}))
     return read_hospital(folder)

@@ -164,7 +164,7 @@ def test_faults_of_the_way(sound: Path, coordinator: str, says: str) -> None:
     with https(make_certificates(sound.parent / "other")) as stranger, https(ours, 600.0) as late:
         ports = {"closed": free_port(), "stranger": stranger, "late": late}
         words = (sound / "site.yaml").read_text()
-        before = next(line for line in words.splitlines() if line.startswith("coordinator:"))
-        (sound / "site.yaml").write_text(words.replace(before, f"coordinator: {coordinator.format(**ports)}"))
+        before = next(line for line in words.splitlines() if line.startswith("  coordinator:"))
+        (sound / "site.yaml").write_text(words.replace(before, f"  coordinator: {coordinator.format(**ports)}"))
         code, said = check(sound, "--set", "train.batch=2", "--set", "data.size=32")
     assert (code, says in said) == (1, True), said

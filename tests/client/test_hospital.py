@@ -5,6 +5,8 @@ import yaml
 
 from client.hospital import read_hospital, write_template
 from protocol.errors import DeploymentError, SettingsError
+from server.rounds import SCORES
+from tests.client.hospitals import hospital_at
 
 
 def test_the_template_is_a_hospital_named_after_its_folder(tmp_path: Path) -> None:
@@ -21,8 +23,17 @@ def test_the_template_is_a_hospital_named_after_its_folder(tmp_path: Path) -> No
 def test_the_template_lets_out_what_the_coordinator_cannot_do_without(tmp_path: Path) -> None:
     write_template(tmp_path / "mercy")
     hospital = read_hospital(tmp_path / "mercy")
-    assert all(hospital.lets_out(name) for name in ("train.images", "train.loss", "val.dice", "test.hd95"))
-    assert not hospital.lets_out("patients.names")
+    needed = {name: 0.123456 for split in SCORES.values() for name in split} | {
+        "train.images": 7.0,
+        "train.loss": 0.5,
+    }
+    out = hospital.let_out(needed | {"patients.oldest": 99.0})
+    assert out.keys() == needed.keys()
+    assert out["val.dice"] == 0.1235
+
+
+def test_nothing_leaves_where_none_may(tmp_path: Path) -> None:
+    assert hospital_at(tmp_path, tmp_path, scalars="none").let_out({"val.dice": 1.0}) == {}
 
 
 def test_a_hospital_needs_its_file(tmp_path: Path) -> None:
@@ -33,23 +44,22 @@ def test_a_hospital_needs_its_file(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("words", "says"),
     [
-        ({"coordinater": "a:1"}, "unknown key 'coordinater'; did you mean 'coordinator'"),
-        ({"coordinator": "a"}, "coordinator = 'a': write HOST:PORT"),
-        ({"threads": -1}, "threads = -1 must be 0"),
-        ({"threads": True}, "threads = True must be 0"),
-        ({"scalars": "train.*"}, "scalars = 'train.\\*' must be a list"),
-        ({"name": ""}, "name is empty"),
-        ({"device": 3}, "device = 3 must be a word"),
+        ({"coordinater": "a:1"}, "unknown key 'connection.coordinater'; did you mean 'connection.coordinator'"),
+        ({"coordinator": "a"}, "connection.coordinator = 'a': write HOST:PORT"),
+        ({"threads": -1}, "connection.threads = -1 must be 0"),
+        ({"threads": "many"}, "connection.threads = 'many' must be a whole number"),
+        ({"name": ""}, "connection.name = '' must be the name"),
     ],
 )
 def test_a_wrong_line_is_named(tmp_path: Path, words: dict[str, object], says: str) -> None:
     content = yaml.safe_load(write_template(tmp_path).read_text())
-    (tmp_path / "site.yaml").write_text(yaml.safe_dump(content | words))
+    content["connection"] |= words
+    (tmp_path / "site.yaml").write_text(yaml.safe_dump(content))
     with pytest.raises(SettingsError, match=says):
         read_hospital(tmp_path)
 
 
 def test_a_missing_line_is_named(tmp_path: Path) -> None:
-    (tmp_path / "site.yaml").write_text("name: mercy\n")
-    with pytest.raises(SettingsError, match="the key coordinator is missing"):
+    (tmp_path / "site.yaml").write_text("connection: {name: mercy}")
+    with pytest.raises(SettingsError, match=r"the setting connection\.coordinator is missing"):
         read_hospital(tmp_path)

@@ -99,15 +99,17 @@ class Deployment:
         where = ["--listen", "127.0.0.1", "--port", self.port, "--health", f"127.0.0.1:{free_port()}"]
         fedurwkv("coordinator", "init", self.study, "--name", "127.0.0.1", *where)
 
-    def hospital(self, data: Path, *, enroll: bool = True, **changed: object) -> Path:
+    def hospital(self, data: Path, *, enroll: bool = True, host: str = "127.0.0.1") -> Path:
         """Make a hospital by the commands of the page, with `data` as its data, and enrol it."""
         folder = self.folder / f"h-{data.name}"
         fedurwkv("site", "init", folder)
         (folder / "ca.crt").write_bytes((self.study / "ca.crt").read_bytes())
         path = folder / "site.yaml"
         content = yaml.safe_load(path.read_text())
-        content |= {"name": data.name, "coordinator": f"127.0.0.1:{self.port}", "data": str(data), "device": "cpu"}
-        path.write_text(yaml.safe_dump(content | {"threads": 1} | changed))
+        content |= {"data": str(data), "device": "cpu"}
+        content["allow"] |= {"scalars": "any", "decimals": 17}
+        content["connection"] |= {"name": data.name, "coordinator": f"{host}:{self.port}", "threads": 1}
+        path.write_text(yaml.safe_dump(content))
         fedurwkv("site", "keygen", folder)
         if enroll:
             fedurwkv("coordinator", "enroll", self.study, data.name, folder / "site.pub")
