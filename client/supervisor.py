@@ -1,11 +1,10 @@
-"""`fedurwkv site start`: the hospital's trainer and Flower's SuperNode, kept running until SIGTERM.
+"""`fedurwkv site start`: the hospital's trainer, Flower's SuperNode and its couriers, kept running until SIGTERM.
 
 What dies is started again, after a pause that doubles up to a minute. What happened is one line on standard error
-each; the two programs' own words go to logs in the state folder.
+each; the programs' own words go to logs in the state folder.
 """
 
 import contextlib
-import ctypes
 import json
 import os
 import signal
@@ -15,31 +14,19 @@ import sys
 import threading
 import time
 from collections.abc import Callable
-from dataclasses import dataclass, field
 from pathlib import Path
-from typing import IO
 
+from client import warm_courier
 from client.connection import check_words, reach
 from client.hospital import Hospital
+from client.program import Program
 from protocol.atomic import write_atomic
 from protocol.errors import FedURWKVError
 from protocol.lock import hold
 from protocol.settings import ROOT
 
-SHORTEST_PAUSE, LONGEST_PAUSE = 1.0, 60.0
-"""Seconds before what died is started again: the first time, and at most."""
-
-STEADY_SECONDS = 120.0
-"""Seconds of running after which the next pause is the shortest again."""
-
 STOP_SECONDS = 10.0
 LOOK_EVERY = 0.2
-
-LARGEST_LOG = 10 * 2**20
-"""Bytes of a log from which it is put aside at the next start; one older is kept."""
-
-PR_SET_PDEATHSIG = 1
-"""prctl(2): the signal that a process gets when its parent dies, however that dies."""
 
 TOLD = (
     ("SuperNode ID:", "connected"),
@@ -50,68 +37,8 @@ TOLD = (
 """What the SuperNode says, and what that means."""
 
 
-@dataclass
-class Program:
-    """A program that is kept running: its command, its log, and what is to be done with each of its lines."""
-
-    name: str
-    command: Callable[[], list[str]]
-    log: Path
-    environment: dict[str, str]
-    heard: Callable[[str], None] = lambda line: None
-    process: "subprocess.Popen[str] | None" = None
-    pause: float = SHORTEST_PAUSE
-    began: float = 0.0
-    again: float = 0.0
-    last: list[str] = field(default_factory=list)
-
-    def start(self) -> None:
-        """Start it, in a session of its own, so that its whole family can be ended."""
-        if self.log.is_file() and self.log.stat().st_size > LARGEST_LOG:
-            self.log.replace(self.log.with_suffix(".log.1"))
-        self.began, self.last = time.monotonic(), []
-        self.process = subprocess.Popen(
-            self.command(),
-            stdin=subprocess.DEVNULL,
-            stdout=subprocess.PIPE,
-            stderr=subprocess.STDOUT,
-            env=self.environment,
-            text=True,
-            errors="replace",
-            start_new_session=True,
-            preexec_fn=_die_with_parent,
-        )
-        threading.Thread(target=self._read, args=(self.process.stdout,), daemon=True).start()
-
-    def died(self) -> int | None:
-        """Its exit code once it has died; the time of its next start is set then."""
-        if self.process is None or (code := self.process.poll()) is None:
-            return None
-        self.end(signal.SIGKILL)
-        self.process = None
-        if time.monotonic() - self.began > STEADY_SECONDS:
-            self.pause = SHORTEST_PAUSE
-        self.again = time.monotonic() + self.pause
-        self.pause = min(2 * self.pause, LONGEST_PAUSE)
-        return code
-
-    def end(self, sign: signal.Signals) -> None:
-        """Send a signal to its whole family."""
-        if self.process is not None:
-            with contextlib.suppress(ProcessLookupError):
-                os.killpg(self.process.pid, sign)
-
-    def _read(self, lines: IO[str]) -> None:
-        with self.log.open("a") as log, lines:
-            for line in lines:
-                log.write(line)
-                log.flush()
-                self.last = [*self.last[-19:], line.strip()]
-                self.heard(line)
-
-
 class Supervisor:
-    """Keeps a hospital's two programs running.
+    """Keeps a hospital's programs running.
 
     Args:
         hospital: whose.
@@ -124,22 +51,17 @@ class Supervisor:
         self.connection = "connecting"
         self._end = threading.Event()
         state = hospital.state
-        service = [
-            sys.executable,
-            "-P",
-            "-m",
-            "client.service",
-            str(hospital.folder),
-        ]  # -P: not what lies in this folder
-        environment = os.environ | {"PYTHONPATH": str(ROOT)}
-        self.trainer = Program("trainer", lambda: service, state / "trainer.log", environment, self._hear_trainer)
-        self.supernode = Program(
-            "supernode", self._supernode, state / "supernode.log", _flower(state / "flower"), self._hear_supernode
-        )
-        self.programs = (self.trainer, self.supernode)
+        # -P: this installation's code, whatever lies in the working directory
+        service = [sys.executable, "-P", "-m", "client.service", str(hospital.folder)]
+        ours = os.environ | {"PYTHONPATH": str(ROOT)}
+        flower = _flower(hospital)
+        self.trainer = Program("trainer", lambda: service, state / "trainer.log", ours, self._hear_trainer)
+        self.courier = Program("courier", lambda: _courier(hospital), state / "courier.log", flower)
+        self.supernode = Program("supernode", self._supernode, state / "supernode.log", flower, self._hear_supernode)
+        self.programs = (self.trainer, self.courier, self.supernode)
 
     def run(self) -> None:
-        """Keep both running until `stop`.
+        """Keep them running until `stop`.
 
         Raises:
             DeploymentError: the coordinator, the CA certificate or the key is not there.
@@ -148,6 +70,8 @@ class Supervisor:
         check_words(self.hospital)
         self.hospital.state.mkdir(parents=True, exist_ok=True)
         with hold(self.hospital.state / "lock", f"{self.hospital.name} is running already"):
+            self.hospital.socket.parent.mkdir(mode=0o700, exist_ok=True)
+            warm_courier.write_launcher(self.hospital.state / "programs", _couriers(self.hospital))
             try:
                 for program in self.programs:
                     program.start()
@@ -159,7 +83,7 @@ class Supervisor:
         self.say("stopped")
 
     def stop(self) -> None:
-        """End both, also in the middle of a round."""
+        """End them, also in the middle of a round."""
         self._end.set()
 
     def _look(self) -> None:
@@ -214,7 +138,7 @@ class Supervisor:
         return [program, *words, "--node-config", f'trainer="{hospital.socket}"']
 
     def _stop(self) -> None:
-        """End both programs, the courier first, so that no task comes to a trainer that is going."""
+        """End them, the SuperNode first, so that no task comes to a trainer that is going."""
         for program in reversed(self.programs):
             program.end(signal.SIGTERM)
         until = time.monotonic() + STOP_SECONDS
@@ -227,14 +151,25 @@ class Supervisor:
         (self.hospital.state / "running.json").unlink(missing_ok=True)
 
 
-def _flower(home: Path) -> dict[str, str]:
+def _courier(hospital: Hospital) -> list[str]:
+    return [sys.executable, str(Path(warm_courier.__file__)), str(_couriers(hospital))]
+
+
+def _couriers(hospital: Hospital) -> Path:
+    """The socket on which courier processes are asked for."""
+    return hospital.socket.with_name("couriers")
+
+
+def _flower(hospital: Hospital) -> dict[str, str]:
     """The SuperNode's environment: its home, its programs, no calls to anybody but the coordinator."""
-    path = os.pathsep.join([str(Path(sys.executable).parent), os.environ.get("PATH", "")])
-    quiet = {"FLWR_TELEMETRY_ENABLED": "0", "FLWR_DISABLE_UPDATE_CHECK": "1"}
-    home.mkdir(parents=True, exist_ok=True)
-    # SuperExec asks for work every so many seconds; its default of 1 would be half of a short round
-    return os.environ | quiet | {"FLWR_HOME": str(home), "PATH": path, "FLWR_SUPEREXEC_TASK_POLL_INTERVAL": "0.05"}
-
-
-def _die_with_parent() -> None:
-    ctypes.CDLL(None).prctl(PR_SET_PDEATHSIG, signal.SIGTERM)
+    home, programs = hospital.state / "flower", hospital.state / "programs"
+    path = os.pathsep.join([str(programs), str(Path(sys.executable).parent), os.environ.get("PATH", "")])
+    return os.environ | {
+        "FLWR_HOME": str(home),
+        "FLWR_TELEMETRY_ENABLED": "0",
+        "FLWR_DISABLE_UPDATE_CHECK": "1",
+        # how often SuperExec asks for work, in seconds; its default of 1 would be half of a short round
+        "FLWR_SUPEREXEC_TASK_POLL_INTERVAL": "0.05",
+        "OPENBLAS_NUM_THREADS": "1",  # couriers carry; threads of theirs would only be in the way of the trainer's
+        "PATH": path,
+    }
