@@ -14,6 +14,7 @@ import typer
 
 from client.commands import site
 from protocol.errors import FedURWKVError
+from server.commands import coordinator
 
 app = typer.Typer(
     help="Hospitals train one medical segmentation network together; no image leaves a hospital.",
@@ -23,6 +24,7 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
 )
 app.add_typer(site, name="site")
+app.add_typer(coordinator, name="coordinator")
 
 INTERRUPTED = 130
 

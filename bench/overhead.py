@@ -30,8 +30,8 @@ from client.trainer import SiteData
 from client.training import Leg, Span, TrainSettings, run_phase
 from protocol.settings import Table, load_scenario, parse_assignment, resolve, section
 from server.app import initial_model
+from server.progress import LOOK_EVERY
 from simulation.engines import run_local
-from simulation.progress import LOOK_EVERY
 from simulation.settings import check_settings
 from simulation.sites import make_sites
 from strategies.local import Phase

@@ -1,9 +1,13 @@
 """The courier: Flower's ClientApp at a site. It holds no data and imports no torch; it hands every message to
 the site's own trainer and carries the answer back.
+
+At a hospital the trainer is a service of the hospital's own, behind the socket that its node config names; in a
+simulation it lives in this process.
 """
 
 import json
 import threading
+import time
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -11,7 +15,7 @@ from flwr.app import Context, Error, Message
 from flwr.clientapp import ClientApp
 
 from protocol.errors import FedURWKVError, RunError
-from protocol.messages import REFUSED, read_task, reply_content
+from protocol.messages import REFUSED, Reply, read_task, reply_content
 from protocol.settings import Table, resolve
 
 if TYPE_CHECKING:
@@ -21,6 +25,9 @@ app = ClientApp()
 
 STATE = "state"
 """Folder in a simulated run's folder: what each site remembers, in a folder of its own."""
+
+SOCKET = "trainer"
+"""Key of a SuperNode's node config that names the socket of the hospital's trainer."""
 
 _trainers: dict[str, "Trainer"] = {}
 _lock = threading.Lock()
@@ -54,11 +61,25 @@ def stop_trainers() -> None:
 
 def _carry(message: Message, context: Context) -> Message:
     try:
-        trainer = _trainer_of(context)
-        reply = trainer.answer(read_task(message.metadata.message_type, message.content, trainer.settings))
+        reply = _reply_of_service(message, context) if SOCKET in context.node_config else _reply(message, context)
     except FedURWKVError as error:
         return Message(Error(REFUSED, str(error)), reply_to=message)
     return Message(reply_content(reply), reply_to=message)
+
+
+def _reply_of_service(message: Message, context: Context) -> Reply:
+    """What the hospital's trainer answers within the message's time to live."""
+    from client.courier import ask  # here, so that a simulation loads no gRPC service
+
+    words = message.metadata
+    task = read_task(words.message_type, message.content, resolve(context.run_config))
+    seconds = words.created_at + words.ttl - time.time()
+    return ask(Path(str(context.node_config[SOCKET])), task, max(seconds, 1.0))
+
+
+def _reply(message: Message, context: Context) -> Reply:
+    trainer = _trainer_of(context)
+    return trainer.answer(read_task(message.metadata.message_type, message.content, trainer.settings))
 
 
 def _trainer_of(context: Context) -> "Trainer":

@@ -7,25 +7,86 @@ import typer
 
 from protocol.settings import parse_assignment, resolve, section
 
-site = typer.Typer(help="A hospital: its data and what their privacy has cost.", no_args_is_help=True)
+site = typer.Typer(help="A hospital: its data, its key, its trainer, what privacy has cost.", no_args_is_help=True)
+
+Folder = Annotated[Path, typer.Argument(metavar="DIR", help="The hospital's folder, with site.yaml.")]
 
 
 @site.callback()
 def about() -> None:
-    """A hospital: its data and what their privacy has cost."""
+    """A hospital: its data, its key, its trainer, what privacy has cost."""
+
+
+@site.command()
+def init(folder: Folder) -> None:
+    """Write a commented site.yaml: who this hospital is, where its data lies, what it allows."""
+    from client.hospital import write_template
+
+    path = write_template(folder)
+    typer.echo(f"made {path}: read and edit it; then: fedurwkv site keygen {folder}")
+
+
+@site.command()
+def keygen(folder: Folder) -> None:
+    """Make this hospital's key pair; the private key stays here, the public key goes to the study's lead."""
+    from client.hospital import read_hospital
+    from protocol.keys import make_key_pair
+
+    hospital = read_hospital(folder)
+    made = make_key_pair(hospital.key, hospital.public_key, hospital.name)
+    typer.echo(f"made {hospital.key}, which nobody else gets, and {hospital.public_key} for the study's lead")
+    typer.echo(f"fingerprint, to read out when asked: {made.fingerprint}")
+
+
+@site.command()
+def start(folder: Folder) -> None:
+    """Run the trainer and Flower's SuperNode in the foreground until SIGTERM or Ctrl-C."""
+    import signal
+    import sys
+
+    from client.hospital import read_hospital
+    from client.supervisor import Supervisor
+
+    supervisor = Supervisor(read_hospital(folder), lambda line: print(line, file=sys.stderr, flush=True))
+    for sign in (signal.SIGTERM, signal.SIGINT):
+        signal.signal(sign, lambda *_: supervisor.stop())
+    supervisor.run()
+
+
+@site.command()
+def status(folder: Folder) -> None:
+    """Whether the hospital's trainer and SuperNode run, and what they did last; exit code 1 when they do not."""
+    from client.hospital import read_hospital
+    from client.site_status import running
+    from client.site_status import status as lines
+
+    hospital = read_hospital(folder)
+    for line in lines(hospital):
+        typer.echo(line)
+    if not running(hospital):
+        raise typer.Exit(1)
 
 
 @site.command()
 def check(
-    folder: Annotated[Path, typer.Argument(metavar="DIR", help="The site: images/, masks/ and perhaps site.csv.")],
+    folder: Annotated[
+        Path,
+        typer.Argument(metavar="DIR", help="A hospital, with site.yaml; or just its data."),
+    ],
     sets: Annotated[
         list[str] | None,
         typer.Option("--set", metavar="KEY=VALUE", help="A setting of the study, such as model.num_classes=3."),
     ] = None,
+    offline: Annotated[bool, typer.Option("--offline", help="Do not ask the coordinator.")] = False,
 ) -> None:
-    """Read every case once and say what training would refuse; exit code 1 when there is such a fault."""
+    """Read every case once and say what training would refuse; exit code 1 when there is such a fault.
+
+    A folder with site.yaml is a hospital: disk, device with a dry training step, key, clock and the way to the
+    coordinator are checked too.
+    """
     # decoding pictures is for this command alone; the help of the others stays fast
     from client.check import check_site
+    from client.hospital import FILE, read_hospital
     from client.trainer import SiteData
     from protocol.splits import SPLITS
     from urwkv import Architecture
@@ -33,14 +94,19 @@ def check(
     table = resolve(dict(parse_assignment(text) for text in sets or []))
     section(table, "data", SiteData)
     section(table, "model", Architecture)
+    hospital = read_hospital(folder) if (folder / FILE).is_file() else None
     findings, read = check_site(
-        folder,
+        hospital.data if hospital else folder,
         seed=int(table["seed"]),
         val=float(table["data.val"]),
         test=float(table["data.test"]),
         in_channels=int(table["model.in_channels"]),
         num_classes=int(table["model.num_classes"]),
     )
+    if hospital:
+        from client.doctor import examine
+
+        findings += examine(hospital, table, offline=offline)
     for finding in findings:
         typer.echo(f"{'fault' if finding.fault else 'note '}  {finding.text}")
     faults = any(finding.fault for finding in findings)

@@ -56,7 +56,7 @@ class Site:
         return tuple(case for case in self.cases if case.split == word)
 
 
-def read_site(folder: Path, *, seed: int, val: float, test: float) -> Site:
+def read_site(folder: Path, *, seed: int, val: float, test: float, name: str = "") -> Site:
     """Read the structure of a site folder.
 
     Without a `split` column, whole patients are dealt to the splits, reproducibly by the seed and the site's
@@ -65,6 +65,7 @@ def read_site(folder: Path, *, seed: int, val: float, test: float) -> Site:
     Args:
         seed: the study's seed.
         val, test: shares of the site's patients.
+        name: the site's name; empty: the folder's.
 
     Raises:
         DataError: the first thing that is wrong, in which file, and the cure.
@@ -73,7 +74,7 @@ def read_site(folder: Path, *, seed: int, val: float, test: float) -> Site:
     if faults:
         more = f" ({len(faults) - 1} more: fedurwkv site check {folder})" if len(faults) > 1 else ""
         raise DataError(faults.first() + more)
-    name = Path(folder).resolve().name
+    name = name or Path(folder).resolve().name
     own_split = any(case.split for case in cases)
     if not own_split:
         cases = _deal(cases, seed_of(seed, name, "split"), val, test)

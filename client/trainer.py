@@ -17,8 +17,10 @@ from client.device import PlaceSettings, find_place
 from client.evaluation import evaluate
 from client.memory import PERSONAL, StateFolder
 from client.network import Network
+from client.sender import Sender
 from client.site import read_site
 from client.training import Span, TrainSettings, train
+from protocol.codec import TransferSettings
 from protocol.errors import RoundError, RunError
 from protocol.messages import EVALUATE, TRAIN, Reply, Task
 from protocol.packing import Schema
@@ -54,6 +56,7 @@ class Trainer:
         index: the site's number in a simulation, which spreads sites over GPUs.
         state: the folder in which the site keeps what it remembers of this study, and of no other (see
             `client.memory`); made when it is needed. None where the strategy has sites remember nothing.
+        name: the site's name in the study; empty: the folder's.
 
     Raises:
         DataError: the folder is not a site that can be trained on.
@@ -61,7 +64,9 @@ class Trainer:
         RunError: the strategy has sites remember something, and there is no folder for it.
     """
 
-    def __init__(self, folder: Path, settings: Table, index: int = 0, state: Path | None = None) -> None:
+    def __init__(
+        self, folder: Path, settings: Table, index: int = 0, state: Path | None = None, name: str = ""
+    ) -> None:
         self.settings = settings
         self.seed = int(settings["seed"])
         self.place = find_place(section(settings, "train", PlaceSettings), index)
@@ -72,8 +77,9 @@ class Trainer:
         if self.strategy.remembers and state is None:
             raise RunError(f"{settings['federation.strategy']} has a site remember its state: name a folder for it")
         self.state = state
-        self.site = read_site(folder, seed=self.seed, val=self.data.val, test=self.data.test)
+        self.site = read_site(folder, seed=self.seed, val=self.data.val, test=self.data.test, name=name)
         self.network = Network(self.architecture, self.place)
+        self._sender = Sender(section(settings, "transfer", TransferSettings).codec, self.network.schema)
         self._splits: dict[str, Images] = {}
         self._seconds: dict[str, float] = {}
         self._stop = threading.Event()
@@ -104,6 +110,8 @@ class Trainer:
             if task.kind == TRAIN:
                 model, trained = self._train(local, scalars)
                 scalars |= trained
+                with self._clock("pack"):
+                    model = self._sender.encode(task.round, task.accepted, task.model, model)
             elif task.split == "test":
                 self._leave_personal(local, task.round)
         if not task.model:

@@ -8,7 +8,8 @@ FedURWKVError
 ├── RunError         the folder of a run was missing, taken, torn or of another version
 │   └── StoppedError the user stopped the work
 ├── PolicyError      the hospital's policy does not allow what was asked of it
-└── LedgerError      a privacy ledger was missing, damaged or changed by another hand
+├── LedgerError      a privacy ledger was missing, damaged or changed by another hand
+└── DeploymentError  a key, a certificate, an address or a service of the deployment was missing or wrong
 """
 
 
@@ -50,3 +51,7 @@ class PolicyError(FedURWKVError):
 
 class LedgerError(FedURWKVError):
     """A privacy ledger is missing, damaged, or was changed by another hand: nothing may be spent on it."""
+
+
+class DeploymentError(FedURWKVError):
+    """A key, a certificate, an address or a service of the deployment is missing or wrong."""

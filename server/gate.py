@@ -13,6 +13,7 @@ import numpy as np
 import numpy.typing as npt
 from flwr.app import Message
 
+from protocol.codec import Codec, decode
 from protocol.messages import Reply, read_reply
 from protocol.packing import Schema
 from server.roster import Member
@@ -48,6 +49,7 @@ class Gate:
         max_update: largest plausible |y_i - x| over trainable parameters, as a multiple of |x|.
         required: scalars without which a reply is no answer, but for those of a split without images.
         reports: scalars that the strategy cannot do without.
+        codec: how updates travel.
     """
 
     schema: Schema
@@ -56,6 +58,7 @@ class Gate:
     max_update: float
     required: tuple[str, ...] = ()
     reports: tuple[str, ...] = ()
+    codec: Codec = "fp32"
 
     def read(self, message: Message, member: Member) -> Reply:
         """The reply in `message`, once its sender, round and scalars are in order.
@@ -93,7 +96,7 @@ class Gate:
         if reply.schema != self.schema.hash:
             raise QuarantineError("the update has another schema than the global model")
         try:
-            arrays = self.schema.unpack(reply.model)
+            arrays = decode(self.codec, self.schema, self.x, reply.model)
         except ValueError as error:
             raise QuarantineError(str(error)) from error
         examples = int(reply.scalars.get("train.images", 0))

@@ -13,6 +13,7 @@ from itertools import chain
 import numpy as np
 from flwr.serverapp import Grid
 
+from protocol.codec import TransferSettings
 from protocol.errors import RoundError
 from protocol.messages import Reply
 from protocol.packing import Schema
@@ -57,6 +58,7 @@ class Federation:
         self.strategy.rounds = self.settings.rounds
         self.schema = Schema.like(state.model)
         self.questions = Questions(state, journal.study, self.strategy, self.schema)
+        self.codec = section(state.settings, "transfer", TransferSettings).codec
         self.seed = int(state.settings["seed"])
         self.roster: Roster = {}
         self._marked = time.perf_counter()
@@ -136,7 +138,7 @@ class Federation:
     def _updates(self, number: int, model: Arrays, asked: Roster, split: str, answers: Answers) -> Iterator[Update]:
         """The honest updates of a turn, as they arrive; at the end, the round before is on disk."""
         required = (*SCORES.get(split, ()), "train.images", "train.loss")
-        gate = Gate(self.schema, model, number, self.settings.max_update, required, self.strategy.reports)
+        gate = Gate(self.schema, model, number, self.settings.max_update, required, self.strategy.reports, self.codec)
         tasks = self.questions.train(number, model, asked, split)
         for reply in self.line.ask(tasks, asked, gate, answers):
             try:

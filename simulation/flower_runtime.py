@@ -5,7 +5,6 @@ ends with the run.
 """
 
 import contextlib
-import json
 import os
 import shutil
 import signal
@@ -15,20 +14,20 @@ import sys
 import time
 from pathlib import Path
 from types import TracebackType
-from typing import Any
 
 import torch
+from flwr.proto.federation_config_pb2 import SimulationConfig
 
 from client.cores import cores
-from protocol.errors import RunError
-from protocol.settings import ROOT, Table
+from protocol.errors import DeploymentError, RunError
+from protocol.settings import Table
 from server.status import read_status
+from server.superlink import Control, environment
 
 MARK = "FEDURWKV_RUNTIME"
 """Environment variable by which every process of a runtime is known."""
 
 START_SECONDS = 60.0
-SUBMIT_SECONDS = 120.0
 STOP_SECONDS = 20.0
 ASK_EVERY = 15.0
 """Seconds between two questions to the SuperLink how the run stands, should it die without a word."""
@@ -45,7 +44,8 @@ class FlowerRuntime:
         self.run = Path(str(table["run.out"])).resolve()
         self.home = self.run / "flower"
         self.log = self.home / "superlink.log"
-        self.run_id = ""
+        self.run_id = 0
+        self._address = ""
         self._asked = 0.0
         self._ended = False
 
@@ -54,8 +54,7 @@ class FlowerRuntime:
             raise RunError("the ray engine needs Flower's command line: pip install 'flwr[simulation]'")
         port = _free_port()
         self.home.mkdir(parents=True, exist_ok=True)
-        connection = f'[superlink.fedurwkv]\naddress = "127.0.0.1:{port}"\ninsecure = true\n'
-        (self.home / "config.toml").write_text(connection)
+        self._address = f"127.0.0.1:{port}"
         command = [
             _tool("flower-superlink"),
             "--insecure",
@@ -67,7 +66,7 @@ class FlowerRuntime:
                 [*command, "--port", str(port)],
                 stdout=log,
                 stderr=log,
-                env=self._environment(),
+                env=environment(self.home) | {MARK: str(self.home)},
                 start_new_session=True,  # so that the whole family of processes can be ended
             )
         try:
@@ -116,19 +115,17 @@ class FlowerRuntime:
         """Hand the app and its settings to the SuperLink; the run starts at once.
 
         Raises:
-            RunError: Flower refused it.
+            DeploymentError: Flower refused it.
         """
         gpus = torch.cuda.device_count() if torch.cuda.is_available() and table["train.device"] != "cpu" else 0
-        federation = f"num-supernodes={sites} client-resources-num-cpus={table['train.threads']}"
-        federation += f" client-resources-num-gpus={1.0 if gpus else 0.0} init-args-num-cpus={cores()}"
-        config = self.home / "run.toml"
-        config.write_text(f"overrides = {json.dumps(json.dumps(table))}\n")
-        answer = self._flwr(
-            "run", str(ROOT), "fedurwkv", "--run-config", str(config), "--federation-config", federation
+        simulation = SimulationConfig(
+            num_supernodes=sites,
+            client_resources_num_cpus=int(table["train.threads"]),
+            client_resources_num_gpus=1.0 if gpus else 0.0,
+            init_args_num_cpus=cores(),
         )
-        if not answer.get("success"):
-            raise RunError(f"Flower refused the run: {answer.get('error-message', answer)}; see {self.log}")
-        self.run_id = str(answer["run-id"])
+        with Control(self._address, None) as control:
+            self.run_id = control.start(table, simulation)
 
     def is_over(self, seconds: float) -> bool:
         """After `seconds`: has the server app said that it is done or has failed, or the run ended without a word?"""
@@ -139,9 +136,8 @@ class FlowerRuntime:
             self._ended = True
         elif time.monotonic() - self._asked > ASK_EVERY:
             self._asked = time.monotonic()
-            with contextlib.suppress(RunError, subprocess.TimeoutExpired):  # asked again later
-                runs = self._flwr("list", "--run-id", self.run_id).get("runs", [])
-                self._ended = bool(runs) and str(runs[0].get("status", "")).startswith("finished")
+            with contextlib.suppress(DeploymentError), Control(self._address, None) as control:  # asked again later
+                self._ended = control.state(self.run_id).over
         return self._ended
 
     def check(self) -> None:
@@ -151,32 +147,6 @@ class FlowerRuntime:
             raise RunError(str(status.get("error")))
         if status.get("phase") != "done":
             raise RunError(f"the run ended in phase {status.get('phase')!r} without a word; see {self.log}")
-
-    def _flwr(self, *words: str) -> dict[str, Any]:
-        """Ask Flower's command line; its JSON answer."""
-        done = subprocess.run(
-            [_tool("flwr"), *words, "--format", "json"],
-            capture_output=True,
-            text=True,
-            timeout=SUBMIT_SECONDS,
-            env=self._environment(),
-            check=False,
-        )
-        start = done.stdout.find("{")
-        try:
-            answer: dict[str, Any] = json.loads(done.stdout[start:])
-        except ValueError as error:
-            raise RunError(f"flwr {words[0]} failed: {(done.stderr or done.stdout).strip()[-400:]}") from error
-        return answer
-
-    def _environment(self) -> dict[str, str]:
-        path = os.pathsep.join([str(Path(sys.executable).parent), os.environ.get("PATH", "")])
-        return os.environ | {
-            MARK: str(self.home),
-            "FLWR_HOME": str(self.home),
-            "FLWR_TELEMETRY_ENABLED": "0",
-            "PATH": path,
-        }
 
     def _wait_for(self, port: int) -> None:
         until = time.monotonic() + START_SECONDS

@@ -3,6 +3,7 @@
 from client.device import PlaceSettings, find_place
 from client.trainer import SiteData
 from client.training import TrainSettings
+from protocol.codec import TransferSettings
 from protocol.errors import SettingsError
 from protocol.settings import Table, Value, defaults, section
 from protocol.strategy import make_strategy
@@ -33,6 +34,7 @@ def check_settings(table: Table) -> DataSettings:
         ("model", Architecture),
         ("federation", FederationSettings),
         ("train", TrainSettings),
+        ("transfer", TransferSettings),
         ("tracking", TrackingSettings),
         ("report", ReportSettings),
         ("data", SiteData),

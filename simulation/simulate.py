@@ -8,25 +8,22 @@ import time
 from collections.abc import Mapping
 from functools import partial
 from pathlib import Path
-from typing import Any
 
 from rich.console import Console
-from rich.markup import escape
-from rich.table import Table as RichTable
 
 from protocol.atomic import write_atomic
 from protocol.errors import DataError, FedURWKVError, RunError, SettingsError, StoppedError
 from protocol.lock import hold
 from protocol.settings import Table, Value, choose, dump, load_scenario, parse_assignment, resolve, section
-from protocol.splits import SPLITS
 from server import tracking
 from server.app import check_same_run
 from server.journal import holds_checkpoint, read_state
+from server.progress import watch
+from server.summary import short, show
 from server.tracking import TrackingSettings
 from simulation.attacks import AttackSettings, attackers, check_attack, flip_labels
 from simulation.engines import ENGINES, run_local, run_ray, threads_a_site
 from simulation.overlays import ReportSettings, make_overlays
-from simulation.progress import watch
 from simulation.report import write_report
 from simulation.settings import check_settings
 from simulation.sites import DataSettings, are_public, make_sites
@@ -62,7 +59,7 @@ def simulate(
     with hold(run / "lock", f"another process is running in {run}"):
         _check_folder(run, table, resume)
         write_atomic(run / "settings.yaml", dump(table))
-        console.print(f"run {_short(run)}", highlight=False, markup=False, soft_wrap=True)
+        console.print(f"run {short(run)}", highlight=False, markup=False, soft_wrap=True)
         try:
             with console.status("making the sites"):
                 sites = _sites(settings, int(table["seed"]), run, fresh)
@@ -151,42 +148,10 @@ def _check_folder(run: Path, table: Table, resume: bool) -> None:
     if not holds_checkpoint(run):
         return
     if not resume:
-        raise RunError(f"{_short(run)} already holds a run; go on with it by --resume, or choose another --out")
+        raise RunError(f"{short(run)} already holds a run; go on with it by --resume, or choose another --out")
     check_same_run(read_state(run)["settings"], table, run)
-
-
-def show(run: Path, console: Console, tracked: str) -> None:
-    """Print the final scores of a finished run and where its parts are."""
-    result: dict[str, Any] = json.loads((run / "result.json").read_text())
-    final = result["final"]
-    table = RichTable(title=f"test scores of the best model (round {final['best_round']})", title_justify="left")
-    for heading in ("site", "train", "val", "test", "Dice", "IoU", "HD95 px", "NSD"):
-        table.add_column(heading, justify="left" if heading == "site" else "right")
-    for site in result["sites"]:
-        scores = final["sites"].get(site["name"])
-        words = _scores(scores) if scores else ["-"] * 4
-        table.add_row(escape(site["name"]), *(str(site[split]) for split in SPLITS), *words)
-    counts = [str(sum(site[split] for site in result["sites"])) for split in SPLITS]
-    pooled = {"dice": final["global_dice"], "iou": final["global_iou"], "hd95": final["hd95"], "nsd": final["nsd"]}
-    table.add_section()
-    table.add_row("global", *counts, *_scores(pooled), style="bold")
-    console.print(table)
-    console.print(
-        f"global Dice {final['global_dice']:.4f} after {result['seconds']['total']:.0f} s on {result['device']}"
-    )
-    places = f"report  {_short(run / 'report.html')}\nmodel   {_short(run / 'model.safetensors')}\n{tracked}"
-    console.print(places, highlight=False, markup=False, soft_wrap=True)
 
 
 def resume_command(run: Path) -> str:
     """The words that go on with an interrupted run."""
-    return f"fedurwkv simulate --resume --out {shlex.quote(_short(run))}"
-
-
-def _scores(scores: Mapping[str, float]) -> list[str]:
-    return [f"{scores['dice']:.4f}", f"{scores['iou']:.4f}", f"{scores['hd95']:.1f}", f"{scores['nsd']:.4f}"]
-
-
-def _short(path: Path) -> str:
-    """A path relative to the working directory where it lies below it."""
-    return str(path.relative_to(Path.cwd())) if path.is_relative_to(Path.cwd()) else str(path)
+    return f"fedurwkv simulate --resume --out {shlex.quote(short(run))}"

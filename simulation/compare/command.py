@@ -14,6 +14,7 @@ from protocol.atomic import write_atomic
 from protocol.errors import DataError, RunError, SettingsError, StoppedError
 from protocol.lock import hold
 from protocol.settings import section
+from server.summary import short
 from server.tracking import TrackingSettings
 from server.tracking_comparison import track_comparison
 from simulation.compare.comparison import Comparison, as_csv, as_json, conclude
@@ -72,7 +73,7 @@ def _opened(words: Words, out: Path | None, resume: bool) -> tuple[Plan, Path]:
 
 
 def _compare(plan: Plan, folder: Path, at_once: int | None, console: Console) -> Path:
-    console.print(f"comparison {_short(folder)}", highlight=False, markup=False, soft_wrap=True)
+    console.print(f"comparison {short(folder)}", highlight=False, markup=False, soft_wrap=True)
     check_jobs(plan, _planned(plan, [], folder), {})  # what can be known before there are sites
     with console.status("making the sites"):
         seeds = [_share(plan, folder, seed) for seed in plan.all_seeds]
@@ -181,7 +182,7 @@ def _show(folder: Path, found: Comparison, tracked: str, console: Console) -> No
         table.add_row(one.name, f"{one.dice:.3f}", deviation, f"{one.worst_site:.3f}", *words)
     console.print(table)
     gains = [found.gain_words[found.reference]] if found.gain_words else []
-    lines = [found.best, *gains, f"page  {_short(folder / 'compare.html')}", tracked]
+    lines = [found.best, *gains, f"page  {short(folder / 'compare.html')}", tracked]
     for line in lines:
         console.print(line, highlight=False, markup=False, soft_wrap=True)
 
@@ -192,9 +193,4 @@ def _stopped(folder: Path) -> StoppedError:
 
 def resume_command(folder: Path) -> str:
     """The words that go on with a comparison."""
-    return f"fedurwkv compare --resume --out {shlex.quote(_short(folder))}"
-
-
-def _short(path: Path) -> str:
-    """A path relative to the working directory where it lies below it."""
-    return str(path.relative_to(Path.cwd())) if path.is_relative_to(Path.cwd()) else str(path)
+    return f"fedurwkv compare --resume --out {shlex.quote(short(folder))}"

@@ -7,6 +7,7 @@ import torch
 from client.data import load_split, normalise
 from client.site import read_site
 from client.trainer import Trainer
+from protocol.codec import decode
 from protocol.errors import RoundError
 from protocol.messages import DESCRIBE, EVALUATE, TRAIN, Reply, Task
 from protocol.packing import Schema
@@ -163,3 +164,16 @@ def test_a_packed_network_survives_the_round_trip(tmp_path: Path) -> None:
     trainer = Trainer(folder, table)
     trainer.answer(Task(EVALUATE, 1, schema.hash, task.model))
     assert trainer.network.read() == task.model
+
+
+def test_an_update_in_int8_is_a_quarter_and_nearly_the_update(tmp_path: Path) -> None:
+    table = small()
+    (folder, _) = small_sites(tmp_path, table)
+    schema, task = first_task(table)
+    whole = Trainer(folder, table).answer(task)
+    short = Trainer(folder, small(transfer_codec="int8")).answer(task)
+    x = schema.unpack(task.model)
+    assert (len(task.model) + len(short.model)) / (2 * len(task.model)) < 0.63
+    y, near = schema.unpack(whole.model), decode("int8", schema, x, short.model)
+    largest = max(float(np.abs(y[name] - x[name]).max()) for name in x)
+    assert 0 < max(float(np.abs(y[name] - near[name]).max()) for name in x) <= largest / 250

@@ -7,8 +7,8 @@ import numpy as np
 from safetensors.numpy import load_file
 
 from protocol.settings import Table
+from server.progress import LOOK_EVERY
 from simulation.engines import run_local, run_ray
-from simulation.progress import LOOK_EVERY
 from tests.client.phantoms import small
 
 TINY = {"data_size": 16, "data_images": 8, "data_sites": 3, "train_batch": 3}

@@ -1,0 +1,51 @@
+"""`fedurwkv site status`: whether the hospital's two programs run, and what they did last."""
+
+import json
+import time
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import grpc
+from grpc_health.v1 import health_pb2, health_pb2_grpc
+
+from client.hospital import Hospital
+
+LINES = 5
+"""Lines of the trainer's log that are shown."""
+
+SECONDS = 5.0
+
+
+def status(hospital: Hospital) -> Iterator[str]:
+    """The lines to print."""
+    words = running(hospital)
+    if not words:
+        yield f"{hospital.name} is not running; start it with: fedurwkv site start {hospital.folder}"
+        return
+    minutes = (time.time() - words["since"]) / 60
+    yield f"{hospital.name}: {words['connection']} to {hospital.coordinator} for {minutes:.0f} min"
+    yield f"trainer: {'ready' if is_ready(hospital) else 'not ready'}"
+    log = hospital.state / "trainer.log"
+    if log.is_file():
+        yield from log.read_text(errors="replace").splitlines()[-LINES:]
+
+
+def running(hospital: Hospital) -> dict[str, Any]:
+    """What `fedurwkv site start` noted; empty when it does not run."""
+    path = hospital.state / "running.json"
+    if not path.is_file():
+        return {}
+    words: dict[str, Any] = json.loads(path.read_text())
+    return words if Path(f"/proc/{words['pid']}").exists() else {}
+
+
+def is_ready(hospital: Hospital) -> bool:
+    """Whether the trainer's health service says that it serves."""
+    with grpc.insecure_channel(f"unix:{hospital.socket}") as channel:
+        asked = health_pb2.HealthCheckRequest(service="fedurwkv.Trainer")
+        try:
+            answer = health_pb2_grpc.HealthStub(channel).Check(asked, timeout=SECONDS)
+        except grpc.RpcError:
+            return False
+    return bool(answer.status == health_pb2.HealthCheckResponse.SERVING)

@@ -1,0 +1,175 @@
+"""`fedurwkv site start`: the hospital's trainer, Flower's SuperNode and its couriers, kept running until SIGTERM.
+
+What dies is started again, after a pause that doubles up to a minute. What happened is one line on standard error
+each; the programs' own words go to logs in the state folder.
+"""
+
+import contextlib
+import json
+import os
+import signal
+import socket
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+from client import warm_courier
+from client.connection import check_words, reach
+from client.hospital import Hospital
+from client.program import Program
+from protocol.atomic import write_atomic
+from protocol.errors import FedURWKVError
+from protocol.lock import hold
+from protocol.settings import ROOT
+
+STOP_SECONDS = 10.0
+LOOK_EVERY = 0.2
+
+TOLD = (
+    ("SuperNode ID:", "connected"),
+    ("Connection successful", "connected"),
+    ("Connection attempt failed", "reconnecting"),
+    ("handshake error", "refused"),
+)
+"""What the SuperNode says, and what that means."""
+
+
+class Supervisor:
+    """Keeps a hospital's programs running.
+
+    Args:
+        hospital: whose.
+        say: takes one line for each thing that happened.
+    """
+
+    def __init__(self, hospital: Hospital, say: Callable[[str], None]) -> None:
+        self.hospital = hospital
+        self.say = say
+        self.connection = "connecting"
+        self._end = threading.Event()
+        state = hospital.state
+        # -P: this installation's code, whatever lies in the working directory
+        service = [sys.executable, "-P", "-m", "client.service", str(hospital.folder)]
+        ours = os.environ | {"PYTHONPATH": str(ROOT)}
+        flower = _flower(hospital)
+        self.trainer = Program("trainer", lambda: service, state / "trainer.log", ours, self._hear_trainer)
+        self.courier = Program("courier", lambda: _courier(hospital), state / "courier.log", flower)
+        self.supernode = Program("supernode", self._supernode, state / "supernode.log", flower, self._hear_supernode)
+        self.programs = (self.trainer, self.courier, self.supernode)
+
+    def run(self) -> None:
+        """Keep them running until `stop`.
+
+        Raises:
+            DeploymentError: the coordinator, the CA certificate or the key is not there.
+            RunError: this hospital is running already.
+        """
+        check_words(self.hospital)
+        self.hospital.state.mkdir(parents=True, exist_ok=True)
+        with hold(self.hospital.state / "lock", f"{self.hospital.name} is running already"):
+            self.hospital.socket.parent.mkdir(mode=0o700, exist_ok=True)
+            warm_courier.write_launcher(self.hospital.state / "programs", _couriers(self.hospital))
+            try:
+                for program in self.programs:
+                    program.start()
+                self._note()
+                while not self._end.wait(LOOK_EVERY):
+                    self._look()
+            finally:
+                self._stop()
+        self.say("stopped")
+
+    def stop(self) -> None:
+        """End them, also in the middle of a round."""
+        self._end.set()
+
+    def _look(self) -> None:
+        for program in self.programs:
+            code = program.died()
+            if code is not None:
+                self.say(f"the {program.name} ended with code {code}{self._why(program)} (it is started again)")
+            if program.process is None and time.monotonic() >= program.again and not self._end.is_set():
+                program.start()
+                self._note()
+
+    def _why(self, program: Program) -> str:
+        """Why a program died, in a few words."""
+        if program is self.supernode:
+            self._connect("not connected")
+            try:
+                reach(self.hospital)
+            except FedURWKVError as error:
+                return f": {error}"
+        errors = [line for line in program.last if line.startswith(("error:", "ERROR"))]
+        return f": {errors[-1].removeprefix('error: ')}" if errors else f"; see {program.log}"
+
+    def _hear_trainer(self, line: str) -> None:
+        if " trainer: " in line:
+            self.say(line.partition(" trainer: ")[2].strip())
+
+    def _hear_supernode(self, line: str) -> None:
+        for words, state in TOLD:
+            if words in line:
+                self._connect(state)
+
+    def _connect(self, state: str) -> None:
+        if state != self.connection:
+            self.connection = state
+            self.say(f"{state}: {self.hospital.coordinator}")
+            self._note()
+
+    def _note(self) -> None:
+        """Write what `fedurwkv site status` reads."""
+        pids = {program.name: program.process.pid for program in self.programs if program.process}
+        words = {"pid": os.getpid(), "connection": self.connection, "since": time.time(), **pids}
+        write_atomic(self.hospital.state / "running.json", json.dumps(words))
+
+    def _supernode(self) -> list[str]:
+        hospital = self.hospital
+        with socket.socket() as probe:
+            probe.bind(("127.0.0.1", 0))
+            port = probe.getsockname()[1]
+        program = str(Path(sys.executable).parent / "flower-supernode")
+        words = ["--superlink", hospital.coordinator, "--root-certificates", str(hospital.ca)]
+        words += ["--auth-supernode-private-key", str(hospital.key), "--host", "127.0.0.1", "--port", str(port)]
+        return [program, *words, "--node-config", f'trainer="{hospital.socket}"']
+
+    def _stop(self) -> None:
+        """End them, the SuperNode first, so that no task comes to a trainer that is going."""
+        for program in reversed(self.programs):
+            program.end(signal.SIGTERM)
+        until = time.monotonic() + STOP_SECONDS
+        for program in self.programs:
+            if program.process is not None:
+                with contextlib.suppress(subprocess.TimeoutExpired):
+                    program.process.wait(max(0.0, until - time.monotonic()))
+                program.end(signal.SIGKILL)
+                program.process.wait()
+        (self.hospital.state / "running.json").unlink(missing_ok=True)
+
+
+def _courier(hospital: Hospital) -> list[str]:
+    return [sys.executable, str(Path(warm_courier.__file__)), str(_couriers(hospital))]
+
+
+def _couriers(hospital: Hospital) -> Path:
+    """The socket on which courier processes are asked for."""
+    return hospital.socket.with_name("couriers")
+
+
+def _flower(hospital: Hospital) -> dict[str, str]:
+    """The SuperNode's environment: its home, its programs, no calls to anybody but the coordinator."""
+    home, programs = hospital.state / "flower", hospital.state / "programs"
+    path = os.pathsep.join([str(programs), str(Path(sys.executable).parent), os.environ.get("PATH", "")])
+    return os.environ | {
+        "FLWR_HOME": str(home),
+        "FLWR_TELEMETRY_ENABLED": "0",
+        "FLWR_DISABLE_UPDATE_CHECK": "1",
+        # how often SuperExec asks for work, in seconds; its default of 1 would be half of a short round
+        "FLWR_SUPEREXEC_TASK_POLL_INTERVAL": "0.05",
+        "OPENBLAS_NUM_THREADS": "1",  # couriers carry; threads of theirs would only be in the way of the trainer's
+        "PATH": path,
+    }

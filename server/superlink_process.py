@@ -1,0 +1,44 @@
+"""The SuperLink's own process: `flower-superlink` with the guard before its application.
+
+python -m server.superlink_process STUDY [flower-superlink's words ...]
+"""
+
+import sys
+from functools import wraps
+from pathlib import Path
+from typing import Any
+
+from flwr.superlink import main as superlink
+from flwr.superlink.cli.flower_superlink import flower_superlink
+
+from server.guard import Guard
+from server.held_pulls import HeldPulls
+from server.study import Study, read_study
+
+
+def guard_with(study: Study) -> None:
+    """Have every application that Flower makes from now on stand behind the guard.
+
+    Flower makes its application itself and offers no place for a middleware of others, so its factory is wrapped.
+    """
+    make = superlink.create_app
+
+    @wraps(make)
+    def guarded(*words: Any, **named: Any) -> Any:
+        app = make(*words, **named)
+        app.add_middleware(HeldPulls)
+        app.add_middleware(Guard, study=study)
+        return app
+
+    superlink.create_app = guarded
+
+
+def main() -> None:
+    """Serve the study in the folder that the first argument names."""
+    guard_with(read_study(Path(sys.argv[1])))
+    sys.argv = ["flower-superlink", *sys.argv[2:]]
+    flower_superlink()
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,30 @@
+"""Hospitals for tests: real site folders with a site.yaml, in a folder whose path is short enough for a socket."""
+
+import shutil
+import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import yaml
+
+from client.hospital import Hospital, read_hospital
+
+
+@contextmanager
+def short_folder() -> Iterator[Path]:
+    """A temporary folder with a short path."""
+    folder = Path(tempfile.mkdtemp(prefix="fu-"))
+    try:
+        yield folder
+    finally:
+        shutil.rmtree(folder)
+
+
+def hospital_at(folder: Path, data: Path, scalars: str = "any", **words: object) -> Hospital:
+    """A hospital in `folder` whose data lies in `data`; `words` are other lines under `connection`."""
+    folder.mkdir(parents=True, exist_ok=True)
+    connection = {"name": data.name, "coordinator": "", "threads": 1}
+    content = {"data": str(data), "device": "cpu", "allow": {"scalars": scalars, "decimals": 17}}
+    (folder / "site.yaml").write_text(yaml.safe_dump(content | {"connection": connection | words}))
+    return read_hospital(folder)

@@ -1,0 +1,65 @@
+from pathlib import Path
+
+import pytest
+import yaml
+
+from client.hospital import read_hospital, write_template
+from protocol.errors import DeploymentError, SettingsError
+from server.rounds import SCORES
+from tests.client.hospitals import hospital_at
+
+
+def test_the_template_is_a_hospital_named_after_its_folder(tmp_path: Path) -> None:
+    folder = tmp_path / "mercy"
+    write_template(folder)
+    hospital = read_hospital(folder)
+    assert (hospital.name, hospital.coordinator, hospital.device, hospital.threads) == ("mercy", "", "auto", 0)
+    assert (hospital.key, hospital.public_key) == (folder / "site.key", folder / "site.pub")
+    assert hospital.data == folder
+    with pytest.raises(DeploymentError, match="is there already"):
+        write_template(folder)
+
+
+def test_the_template_lets_out_what_the_coordinator_cannot_do_without(tmp_path: Path) -> None:
+    write_template(tmp_path / "mercy")
+    hospital = read_hospital(tmp_path / "mercy")
+    needed = {name: 0.123456 for split in SCORES.values() for name in split} | {
+        "train.images": 7.0,
+        "train.loss": 0.5,
+    }
+    out = hospital.let_out(needed | {"patients.oldest": 99.0})
+    assert out.keys() == needed.keys()
+    assert out["val.dice"] == 0.1235
+
+
+def test_nothing_leaves_where_none_may(tmp_path: Path) -> None:
+    assert hospital_at(tmp_path, tmp_path, scalars="none").let_out({"val.dice": 1.0}) == {}
+
+
+def test_a_hospital_needs_its_file(tmp_path: Path) -> None:
+    with pytest.raises(DeploymentError, match="fedurwkv site init"):
+        read_hospital(tmp_path)
+
+
+@pytest.mark.parametrize(
+    ("words", "says"),
+    [
+        ({"coordinater": "a:1"}, "unknown key 'connection.coordinater'; did you mean 'connection.coordinator'"),
+        ({"coordinator": "a"}, "connection.coordinator = 'a': write HOST:PORT"),
+        ({"threads": -1}, "connection.threads = -1 must be 0"),
+        ({"threads": "many"}, "connection.threads = 'many' must be a whole number"),
+        ({"name": ""}, "connection.name = '' must be the name"),
+    ],
+)
+def test_a_wrong_line_is_named(tmp_path: Path, words: dict[str, object], says: str) -> None:
+    content = yaml.safe_load(write_template(tmp_path).read_text())
+    content["connection"] |= words
+    (tmp_path / "site.yaml").write_text(yaml.safe_dump(content))
+    with pytest.raises(SettingsError, match=says):
+        read_hospital(tmp_path)
+
+
+def test_a_missing_line_is_named(tmp_path: Path) -> None:
+    (tmp_path / "site.yaml").write_text("connection: {name: mercy}")
+    with pytest.raises(SettingsError, match=r"the setting connection\.coordinator is missing"):
+        read_hospital(tmp_path)

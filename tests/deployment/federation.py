@@ -1,0 +1,150 @@
+"""A real deployment on this machine for tests: the command line's own processes, sockets, certificates and keys."""
+
+import contextlib
+import os
+import signal
+import socket
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import yaml
+
+from protocol.settings import ROOT
+
+START_SECONDS = 120.0
+
+
+def free_port() -> int:
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        return int(probe.getsockname()[1])
+
+
+def words(*command: object, root: Path = ROOT) -> list[str]:
+    """The words of a `fedurwkv` command of the code in `root`."""
+    return [sys.executable, str(root / "fedurwkv.py"), *map(str, command)]
+
+
+def fedurwkv(*command: object, seconds: float = 300, code: int = 0) -> str:
+    """Run a command to its end; what it printed on both streams."""
+    environment = os.environ | {"OMP_NUM_THREADS": "1", "COLUMNS": "200"}
+    done = subprocess.run(
+        words(*command), capture_output=True, text=True, timeout=seconds, env=environment, check=False
+    )
+    assert done.returncode == code, done.stdout + done.stderr
+    return done.stdout + done.stderr
+
+
+@dataclass
+class Running:
+    """A command that runs on, and where it writes."""
+
+    process: "subprocess.Popen[bytes]"
+    log: Path
+
+    def wait_for(self, text: str, seconds: float = START_SECONDS) -> None:
+        """Wait until it has printed `text`."""
+        wait(lambda: text in self.log.read_text(), seconds, lambda: f"no {text!r} in:\n{self.log.read_text()}")
+
+    def end(self, seconds: float = 30) -> int:
+        """SIGTERM; its exit code."""
+        self.process.send_signal(signal.SIGTERM)
+        return self.process.wait(seconds)
+
+
+def wait(done: Callable[[], bool], seconds: float, why: Callable[[], str]) -> None:
+    """Wait until `done`; AssertionError with `why` when that takes too long."""
+    until = time.monotonic() + seconds
+    while not done():
+        assert time.monotonic() < until, why()
+        time.sleep(0.1)
+
+
+@contextmanager
+def running(log: Path, *command: object, prefix: tuple[str, ...] = (), root: Path = ROOT) -> Iterator[Running]:
+    """A command of the code in `root` that runs on inside the `with`; no process of it is left behind."""
+    environment = os.environ | {"OMP_NUM_THREADS": "1", "PYTHONUNBUFFERED": "1", "PYTHONPATH": str(root)}
+    with log.open("wb") as file:
+        process = subprocess.Popen([*prefix, *words(*command, root=root)], stdout=file, stderr=file, env=environment)
+    one = Running(process, log)
+    try:
+        yield one
+    finally:
+        if process.poll() is None:
+            process.send_signal(signal.SIGTERM)
+            try:
+                process.wait(30)
+            except subprocess.TimeoutExpired:
+                process.kill()
+                process.wait()
+
+
+@dataclass
+class Deployment:
+    """A study on the loopback address and the hospitals that were made for it."""
+
+    folder: Path
+    port: int = field(default_factory=free_port)
+
+    @property
+    def study(self) -> Path:
+        return self.folder / "study"
+
+    def init(self) -> None:
+        where = ["--listen", "127.0.0.1", "--port", self.port, "--health", f"127.0.0.1:{free_port()}"]
+        fedurwkv("coordinator", "init", self.study, "--name", "127.0.0.1", *where)
+
+    def hospital(self, data: Path, *, enroll: bool = True, host: str = "127.0.0.1") -> Path:
+        """Make a hospital by the commands of the page, with `data` as its data, and enrol it."""
+        folder = self.folder / f"h-{data.name}"
+        fedurwkv("site", "init", folder)
+        (folder / "ca.crt").write_bytes((self.study / "ca.crt").read_bytes())
+        path = folder / "site.yaml"
+        content = yaml.safe_load(path.read_text())
+        content |= {"data": str(data), "device": "cpu"}
+        content["allow"] |= {"scalars": "any", "decimals": 17}
+        content["connection"] |= {"name": data.name, "coordinator": f"{host}:{self.port}", "threads": 1}
+        path.write_text(yaml.safe_dump(content))
+        fedurwkv("site", "keygen", folder)
+        if enroll:
+            fedurwkv("coordinator", "enroll", self.study, data.name, folder / "site.pub")
+        return folder
+
+    @contextmanager
+    def coordinator(self) -> Iterator[Running]:
+        with running(self.folder / "coordinator.log", "coordinator", "start", self.study) as one:
+            one.wait_for("serves ")
+            yield one
+
+    @contextmanager
+    def site(self, hospital: Path) -> Iterator[Running]:
+        with running(self.folder / f"{hospital.name}.log", "site", "start", hospital) as one:
+            yield one
+
+    @contextmanager
+    def sites(self, hospitals: list[Path]) -> Iterator[list[Running]]:
+        """All of them, once they are connected."""
+        with contextlib.ExitStack() as stack:
+            started = [stack.enter_context(self.site(hospital)) for hospital in hospitals]
+            for one in started:
+                one.wait_for("connected: ")
+            yield started
+
+
+def left_over(folder: Path) -> list[str]:
+    """The command lines of processes that name `folder` in their words or environment."""
+    found = []
+    for process in Path("/proc").glob("[0-9]*"):
+        with contextlib.suppress(OSError):
+            command = (process / "cmdline").read_bytes()
+            if (
+                process.name != str(os.getpid())
+                and str(folder).encode() in command + (process / "environ").read_bytes()
+            ):
+                found.append(command.replace(b"\0", b" ").decode())
+    return found

@@ -1,0 +1,99 @@
+"""The real thing on the loopback address: SuperLink, SuperNodes, trainers, TLS, keys, by the command line alone."""
+
+import json
+import time
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+from rich.console import Console
+from safetensors.numpy import load_file
+
+from server.status import read_status
+from simulation.simulate import simulate
+from tests.client.hospitals import short_folder
+from tests.client.phantoms import SMALL, small, small_sites
+from tests.deployment.federation import Deployment, fedurwkv, left_over, running, wait
+
+pytestmark = [pytest.mark.slow, pytest.mark.timeout(900)]
+
+STUDY = SMALL | {"data.sites": 3, "federation.rounds": 5, "federation.deadline": 120}
+
+
+@pytest.fixture
+def deployment() -> Iterator[Deployment]:
+    with short_folder() as folder:
+        yield Deployment(folder)
+        assert left_over(folder) == []
+
+
+def weights(run: Path) -> dict[str, bytes]:
+    return {
+        f"{file}/{name}": array.tobytes()
+        for file in ("last", "model")
+        for name, array in load_file(run / f"{file}.safetensors").items()
+    }
+
+
+def test_five_rounds_over_tls_give_the_local_engines_weights_bit_for_bit(deployment: Deployment) -> None:
+    sites = small_sites(deployment.folder, small(data_sites=3))
+    deployment.init()
+    hospitals = [deployment.hospital(site) for site in sites]
+    sets = [word for key, value in STUDY.items() for word in ("--set", f"{key}={value}")]
+    with deployment.coordinator() as coordinator, deployment.sites(hospitals):
+        printed = fedurwkv("coordinator", "run", deployment.study, *sets, seconds=600)
+        status = fedurwkv("coordinator", "status", deployment.study)
+        assert fedurwkv("site", "status", hospitals[0]).count("took ") == 5
+        assert coordinator.end() == 0
+    (run,) = (deployment.study / "runs").iterdir()
+    rounds = json.loads((run / "result.json").read_text())["rounds"]
+    assert [record["failed"] for record in rounds] == [{}] * 5
+    assert "global Dice" in printed
+    assert "finished:completed, 5 of 5 rounds" in status
+    assert all(f"site {site.name}: connected" in status for site in sites)
+
+    local = deployment.folder / "local"
+    assignments = [f"{key}={value}" for key, value in STUDY.items()]
+    simulate(None, "local", [*assignments, f"data.root={sites[0].parent}"], local, False, Console(quiet=True))
+    deployed, expected = weights(run), weights(local)
+    assert deployed.keys() == expected.keys()
+    assert [name for name in expected if deployed[name] != expected[name]] == []
+
+
+def test_a_site_that_stops_in_the_middle_of_a_round_leaves_nothing_and_comes_back(deployment: Deployment) -> None:
+    sites = small_sites(deployment.folder, small())
+    deployment.init()
+    steady, leaving = (deployment.hospital(site) for site in sites)
+    study = SMALL | {"federation.rounds": 3, "federation.quorum": 1, "federation.deadline": 150, "train.epochs": 60}
+    sets = [word for key, value in study.items() for word in ("--set", f"{key}={value}")]
+    log = deployment.folder / "run.log"
+    with deployment.coordinator(), deployment.sites([steady]):
+        with deployment.sites([leaving]) as (site,):
+            following = running(log, "coordinator", "run", deployment.study, *sets)
+            run = following.__enter__()
+            try:
+                wait(lambda: "'phase': 'train'" in str(status_of(deployment)), 120, lambda: log.read_text())
+                time.sleep(3)
+                began = time.monotonic()
+                assert site.end() == 0
+                assert time.monotonic() - began < 30
+                assert left_over(leaving) == []
+            except BaseException:
+                following.__exit__(None, None, None)
+                raise
+        with deployment.sites([leaving]):
+            assert run.process.wait(500) == 0, log.read_text()
+            following.__exit__(None, None, None)
+    (folder,) = (deployment.study / "runs").iterdir()
+    rounds = json.loads((folder / "result.json").read_text())["rounds"]
+    assert leaving.name.removeprefix("h-") in rounds[0]["failed"]
+    assert sites[1].name in rounds[-1]["sites"]
+    assert rounds[-1]["failed"] == {}
+
+
+def status_of(deployment: Deployment) -> dict[str, Any]:
+    """What the study's only run is doing; empty before there is one."""
+    for folder in (deployment.study / "runs").glob("*"):
+        return read_status(folder)
+    return {}

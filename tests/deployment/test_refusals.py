@@ -1,0 +1,94 @@
+"""Who is refused, and what both ends say about it, between the real processes."""
+
+import http.client
+import shutil
+import ssl
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import pytest
+
+from protocol.settings import ROOT
+from server.guard import LARGEST_BODY
+from tests.client.hospitals import short_folder
+from tests.client.phantoms import SMALL, small, small_sites
+from tests.deployment.federation import Deployment, fedurwkv, left_over, running
+
+pytestmark = [pytest.mark.slow, pytest.mark.timeout(900)]
+
+
+@contextmanager
+def joined() -> Iterator[tuple[Deployment, list[Path]]]:
+    """A study that is being served, and the data of three sites; nothing is left over at the end."""
+    with short_folder() as folder:
+        deployment = Deployment(folder)
+        sites = small_sites(folder, small(data_sites=3))
+        deployment.init()
+        with deployment.coordinator():
+            yield deployment, sites
+        assert left_over(folder) == []
+
+
+def test_keys_and_messages_that_are_refused() -> None:
+    with joined() as (deployment, sites):
+        log = deployment.folder / "coordinator.log"
+
+        unknown = deployment.hospital(sites[0], enroll=False)
+        with deployment.site(unknown) as site:
+            site.wait_for("is not enrolled; the study's lead runs: fedurwkv coordinator enroll")
+        assert "refused the unknown key SHA256:" in log.read_text()
+        said = fedurwkv("site", "check", unknown, code=1)
+        assert "is not enrolled" in said
+
+        revoked = deployment.hospital(sites[1])
+        with deployment.sites([revoked]) as (site,):
+            fedurwkv("coordinator", "revoke", deployment.study, sites[1].name)
+            site.wait_for("was revoked; the hospital makes a new key and asks for its enrolment")
+        assert f"refused {sites[1].name}, whose key SHA256:" in log.read_text()
+
+        context = ssl.create_default_context(cafile=str(deployment.study / "ca.crt"))
+        connection = http.client.HTTPSConnection("127.0.0.1", deployment.port, context=context, timeout=30)
+        connection.putrequest("POST", "/v1/fleet/push-object")
+        connection.putheader("Content-Length", str(LARGEST_BODY + 1))
+        connection.endheaders()
+        answer = connection.getresponse()
+        assert (answer.status, b"a message of 67,108,865 bytes" in answer.read()) == (413, True)
+        connection.close()
+        assert "a message of 67,108,865 bytes" in (deployment.study / "refused.log").read_text()
+
+
+def test_a_site_with_another_version_of_the_code_is_named_and_the_run_does_not_begin() -> None:
+    with joined() as (deployment, sites):
+        other = deployment.folder / "other-code"
+        ignored = shutil.ignore_patterns(".git", ".venv", "__pycache__", "runs", "tests", "docs")
+        shutil.copytree(ROOT, other, ignore=ignored)
+        with (other / "urwkv" / "losses.py").open("a") as file:
+            file.write("\n# another version\n")
+        hospitals = [deployment.hospital(site) for site in sites[:2]]
+        one = running(deployment.folder / "other.log", "site", "start", hospitals[1], root=other)
+        with deployment.sites(hospitals[:1]), one as odd:
+            odd.wait_for("connected: ")
+            sets = [word for key, value in SMALL.items() for word in ("--set", f"{key}={value}")]
+            said = fedurwkv("coordinator", "run", deployment.study, *sets, code=1)
+            reason = f"{sites[1].name} runs another version of the code than the coordinator"
+            assert "1 of 2 sites joined" in said
+            assert reason in said
+            assert reason in odd.log.read_text()
+
+
+def test_an_expired_certificate_is_not_even_served(tmp_path: Path) -> None:
+    import datetime
+
+    from server.certificates import make_server_certificate
+    from server.study import read_study
+
+    deployment = Deployment(tmp_path)
+    deployment.init()
+    study = read_study(deployment.study)
+    pair = (study.ca, study.folder / "ca.key")
+    start = datetime.datetime(2020, 1, 1, tzinfo=datetime.UTC)
+    make_server_certificate(study.certificate, study.certificate_key, pair, study.hosts, start, 30)
+    said = fedurwkv("coordinator", "start", deployment.study, code=1)
+    assert "server.crt expired" in said
+    assert "fedurwkv coordinator renew" in said

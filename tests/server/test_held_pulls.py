@@ -1,0 +1,135 @@
+import asyncio
+import time
+from collections.abc import Coroutine
+from typing import Any, TypeVar
+
+import httpx
+import pytest
+from starlette.types import Receive, Scope, Send
+
+from server import held_pulls
+from server.held_pulls import AGAIN, CONFIRM, PULL, PUSHED, HeldPulls
+
+Result = TypeVar("Result")
+
+
+class Flower:
+    """In Flower's place: hands each message out once, to whoever asks first."""
+
+    def __init__(self) -> None:
+        self.messages: list[bytes] = []
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        assert (await receive())["type"] == "http.request"
+        body = self.messages.pop(0) if scope["path"] == PULL and self.messages else b""
+        await send({"type": "http.response.start", "status": 200, "headers": []})
+        await send({"type": "http.response.body", "body": body})
+
+
+def run(work: Coroutine[Any, Any, Result]) -> Result:
+    return asyncio.run(work)
+
+
+def client(app: HeldPulls) -> httpx.AsyncClient:
+    return httpx.AsyncClient(transport=httpx.ASGITransport(app), base_url="http://a")
+
+
+async def post(http: httpx.AsyncClient, path: str, key: str = "mercy") -> bytes:
+    return (await http.post(path, headers={"flwr-public-key": key})).content
+
+
+def test_an_answer_waits_for_work_and_comes_with_it_at_once() -> None:
+    async def work() -> tuple[bytes, float]:
+        flower = Flower()
+        async with client(HeldPulls(flower)) as http:
+            pull = asyncio.create_task(post(http, PULL))
+            await asyncio.sleep(0.3)
+            assert not pull.done()
+            flower.messages.append(b"train")
+            began = time.monotonic()
+            await post(http, PUSHED)
+            return await pull, time.monotonic() - began
+
+    answer, seconds = run(work())
+    assert answer == b"train"
+    assert seconds < 0.3
+
+
+def test_an_answer_waits_only_so_long(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(held_pulls, "HOLD", 0.2)
+
+    async def work() -> bytes:
+        async with client(HeldPulls(Flower())) as http:
+            return await post(http, PULL)
+
+    began = time.monotonic()
+    assert run(work()) == b""
+    assert 0.2 <= time.monotonic() - began < 2
+
+
+def test_a_message_that_was_not_confirmed_is_handed_out_again(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(held_pulls, "HOLD", 0.05)
+
+    async def work() -> list[bytes]:
+        flower = Flower()
+        flower.messages = [b"train"]
+        async with client(HeldPulls(flower)) as http:
+            return [await post(http, PULL), await post(http, PULL, "other"), await post(http, PULL)]
+
+    assert run(work()) == [b"train", b"", b"train"]
+
+
+def test_a_message_that_was_confirmed_is_not(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(held_pulls, "HOLD", 0.05)
+
+    async def work() -> list[bytes]:
+        flower = Flower()
+        flower.messages = [b"train"]
+        async with client(HeldPulls(flower)) as http:
+            first = await post(http, PULL)
+            await post(http, CONFIRM)
+            return [first, await post(http, PULL)]
+
+    assert run(work()) == [b"train", b""]
+
+
+def test_a_message_that_nobody_wants_is_handed_out_so_often_and_no_more(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(held_pulls, "HOLD", 0.05)
+
+    async def work() -> list[bytes]:
+        flower = Flower()
+        flower.messages = [b"train"]
+        async with client(HeldPulls(flower)) as http:
+            return [await post(http, PULL) for _ in range(AGAIN + 2)]
+
+    assert run(work()) == [b"train"] * (AGAIN + 1) + [b""]
+
+
+def test_who_is_gone_takes_no_message_along() -> None:
+    async def work() -> list[bytes]:
+        flower = Flower()
+        app = HeldPulls(flower)
+        left = asyncio.Event()
+        asked = False
+
+        async def receive() -> dict[str, Any]:
+            nonlocal asked
+            if asked:
+                await left.wait()
+                return {"type": "http.disconnect"}
+            asked = True
+            return {"type": "http.request", "body": b"", "more_body": False}
+
+        async def send(message: Any) -> None:
+            raise AssertionError("an answer to nobody")
+
+        scope = {"type": "http", "path": PULL, "headers": [(b"flwr-public-key", b"mercy")]}
+        pull = asyncio.create_task(app(scope, receive, send))
+        await asyncio.sleep(0.1)
+        left.set()
+        await pull
+        flower.messages.append(b"train")
+        async with client(app) as http:
+            return [await post(http, PULL)]
+
+    assert run(work()) == [b"train"]
