@@ -39,15 +39,22 @@ def keygen(folder: Folder) -> None:
 
 
 @site.command()
-def start(folder: Folder) -> None:
-    """Run the trainer and Flower's SuperNode in the foreground until SIGTERM or Ctrl-C."""
+def start(
+    folder: Folder,
+    only: Annotated[
+        str, typer.Option(help="trainer or connection, where each has a place of its own, like a container.")
+    ] = "",
+) -> None:
+    """Run the trainer and the connection, Flower's SuperNode, in the foreground until SIGTERM or Ctrl-C."""
     import signal
     import sys
 
     from client.hospital import read_hospital
-    from client.supervisor import Supervisor
+    from client.supervisor import PARTS, Supervisor
+    from protocol.settings import choose
 
-    supervisor = Supervisor(read_hospital(folder), lambda line: print(line, file=sys.stderr, flush=True))
+    part = choose("--only", only, list(PARTS)) if only else ""
+    supervisor = Supervisor(read_hospital(folder), lambda line: print(line, file=sys.stderr, flush=True), part)
     for sign in (signal.SIGTERM, signal.SIGINT):
         signal.signal(sign, lambda *_: supervisor.stop())
     supervisor.run()

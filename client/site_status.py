@@ -33,11 +33,11 @@ def status(hospital: Hospital) -> Iterator[str]:
 
 def running(hospital: Hospital) -> dict[str, Any]:
     """What `fedurwkv site start` noted; empty when it does not run."""
-    path = hospital.state / "running.json"
-    if not path.is_file():
-        return {}
-    words: dict[str, Any] = json.loads(path.read_text())
-    return words if Path(f"/proc/{words['pid']}").exists() else {}
+    words: dict[str, Any] = {}
+    for path in sorted(hospital.state.glob("running*.json"), reverse=True):  # the connection's words last
+        noted = json.loads(path.read_text())
+        words |= noted if Path(f"/proc/{noted['pid']}").exists() else {}
+    return words
 
 
 def is_ready(hospital: Hospital) -> bool:

@@ -25,6 +25,9 @@ from protocol.errors import FedURWKVError
 from protocol.lock import hold
 from protocol.settings import ROOT
 
+TRAINER, CONNECTION = PARTS = ("trainer", "connection")
+"""What can run in a place of its own: the trainer with the data, and the connection with the key."""
+
 STOP_SECONDS = 10.0
 LOOK_EVERY = 0.2
 
@@ -43,9 +46,11 @@ class Supervisor:
     Args:
         hospital: whose.
         say: takes one line for each thing that happened.
+        part: "trainer" or "connection", where each runs in a place of its own; "" for both.
     """
 
-    def __init__(self, hospital: Hospital, say: Callable[[str], None]) -> None:
+    def __init__(self, hospital: Hospital, say: Callable[[str], None], part: str = "") -> None:
+        self.part = part
         self.hospital = hospital
         self.say = say
         self.connection = "connecting"
@@ -58,7 +63,8 @@ class Supervisor:
         self.trainer = Program("trainer", lambda: service, state / "trainer.log", ours, self._hear_trainer)
         self.courier = Program("courier", lambda: _courier(hospital), state / "courier.log", flower)
         self.supernode = Program("supernode", self._supernode, state / "supernode.log", flower, self._hear_supernode)
-        self.programs = (self.trainer, self.courier, self.supernode)
+        parts = {TRAINER: (self.trainer,), CONNECTION: (self.courier, self.supernode)}
+        self.programs: tuple[Program, ...] = parts[part] if part else (*parts[TRAINER], *parts[CONNECTION])
 
     def run(self) -> None:
         """Keep them running until `stop`.
@@ -67,9 +73,13 @@ class Supervisor:
             DeploymentError: the coordinator, the CA certificate or the key is not there.
             RunError: this hospital is running already.
         """
-        check_words(self.hospital)
+        if self.part != TRAINER:
+            check_words(self.hospital)
         self.hospital.state.mkdir(parents=True, exist_ok=True)
-        with hold(self.hospital.state / "lock", f"{self.hospital.name} is running already"):
+        with contextlib.ExitStack() as locks:
+            for part in [self.part] if self.part else PARTS:
+                lock = self.hospital.state / f"{part}.lock"
+                locks.enter_context(hold(lock, f"the {part} of {self.hospital.name} is running already"))
             self.hospital.socket.parent.mkdir(mode=0o700, exist_ok=True)
             warm_courier.write_launcher(self.hospital.state / "programs", _couriers(self.hospital))
             try:
@@ -125,7 +135,10 @@ class Supervisor:
         """Write what `fedurwkv site status` reads."""
         pids = {program.name: program.process.pid for program in self.programs if program.process}
         words = {"pid": os.getpid(), "connection": self.connection, "since": time.time(), **pids}
-        write_atomic(self.hospital.state / "running.json", json.dumps(words))
+        write_atomic(self._noted(), json.dumps(words))
+
+    def _noted(self) -> Path:
+        return self.hospital.state / f"running{self.part and '-'}{self.part}.json"
 
     def _supernode(self) -> list[str]:
         hospital = self.hospital
@@ -148,7 +161,7 @@ class Supervisor:
                     program.process.wait(max(0.0, until - time.monotonic()))
                 program.end(signal.SIGKILL)
                 program.process.wait()
-        (self.hospital.state / "running.json").unlink(missing_ok=True)
+        self._noted().unlink(missing_ok=True)
 
 
 def _courier(hospital: Hospital) -> list[str]:

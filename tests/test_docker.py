@@ -1,0 +1,48 @@
+"""The images' recipes, as far as they can be checked without building them."""
+
+import subprocess
+
+import pytest
+import yaml
+
+from client.hospital import TEMPLATE
+from protocol.settings import ROOT
+
+DOCKER = ROOT / "docker"
+SERVICES = yaml.safe_load((DOCKER / "compose.yml").read_text())["services"]
+
+
+@pytest.mark.parametrize("number", [1, 2, 3])
+def test_who_has_the_data_has_no_network_and_who_has_the_network_has_no_data(number: int) -> None:
+    trainer, connection = SERVICES[f"trainer{number}"], SERVICES[f"connection{number}"]
+    assert trainer["network_mode"] == "none"
+    assert f"data{number}:/data:ro" in trainer["volumes"]
+    assert connection["networks"] == ["study"]
+    assert connection["volumes"] == [f"site{number}:/site"]
+
+
+@pytest.mark.parametrize("name", sorted(SERVICES.keys() - {"prepare"}))
+def test_a_service_is_hardened(name: str) -> None:
+    service = SERVICES[name]
+    assert service["read_only"] is True
+    assert service["cap_drop"] == ["ALL"]
+    assert service["security_opt"] == ["no-new-privileges:true"]
+    assert "user" not in service  # the image's own, which is not root
+
+
+@pytest.mark.parametrize("name", ["coordinator", "hospital"])
+def test_an_image_is_pinned_runs_as_a_user_and_says_whether_it_is_well(name: str) -> None:
+    lines = (DOCKER / f"{name}.Dockerfile").read_text().splitlines()
+    (base,) = [line for line in lines if line.startswith("FROM ")]
+    assert base.rpartition(":")[2].startswith("3.11.")
+    assert "USER 10001" in lines
+    assert any(line.startswith("HEALTHCHECK ") for line in lines)
+
+
+def test_what_the_rehearsal_changes_in_site_yaml_is_there_once() -> None:
+    for start in ("  name: ", "  coordinator: ", "data: ", "  unit: "):
+        assert sum(line.startswith(start) for line in TEMPLATE.splitlines()) == 1
+
+
+def test_the_rehearsals_script_can_be_read() -> None:
+    subprocess.run(["sh", "-n", DOCKER / "prepare.sh"], check=True)
