@@ -1,9 +1,11 @@
 """Scores of one model on one split of a site, as the numbers that the site may let out."""
 
-import torch
-from torch import nn
+from collections.abc import Callable
 
-from client.data import Images, normalise
+import torch
+from torch import Tensor
+
+from client.data import Images
 from client.device import Place
 from urwkv.losses import segmentation_loss
 from urwkv.metrics import dice, hd95, iou, nsd
@@ -14,22 +16,23 @@ BATCH = 32
 
 
 @torch.inference_mode()
-def evaluate(model: nn.Module, images: Images, num_classes: int, place: Place, *, surfaces: bool) -> dict[str, float]:
+def evaluate(
+    network: Callable[[Tensor], Tensor], images: Images, num_classes: int, place: Place, *, surfaces: bool
+) -> dict[str, float]:
     """Means over the images of a split: loss, Dice, IoU, and the surface metrics where asked for.
 
     Args:
+        network: uint8 images (B, H, W, C) to logits (B, num_classes, H, W), see `client.inference`.
         surfaces: also the 95th percentile Hausdorff distance (pixels) and the normalised surface Dice.
 
     Returns:
         `images`, and where that is not 0 the means `loss`, `dice`, `iou`, `hd95`, `nsd`.
     """
-    model.eval()
     sums: dict[str, torch.Tensor] = {}
     for start in range(0, len(images), BATCH):
-        pixels = place.send(torch.from_numpy(images.images[start : start + BATCH]))
+        pixels = torch.from_numpy(images.images[start : start + BATCH])
         truth = place.send(torch.from_numpy(images.masks[start : start + BATCH]))
-        with place.autocast():
-            logits = model(normalise(pixels))
+        logits = network(pixels)
         labels = predict_labels(logits)
         scores = {
             "loss": segmentation_loss(logits, truth) * len(pixels),

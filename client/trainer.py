@@ -16,7 +16,7 @@ from client.data import Images, load_split
 from client.device import PlaceSettings, find_place
 from client.evaluation import evaluate
 from client.memory import PERSONAL, StateFolder
-from client.network import Network
+from client.network import network_at
 from client.site import read_site
 from client.training import Span, TrainSettings, train
 from protocol.errors import RoundError, RunError
@@ -73,7 +73,7 @@ class Trainer:
             raise RunError(f"{settings['federation.strategy']} has a site remember its state: name a folder for it")
         self.state = state
         self.site = read_site(folder, seed=self.seed, val=self.data.val, test=self.data.test)
-        self.network = Network(self.architecture, self.place)
+        self.network = network_at(self.architecture, self.place)
         self._splits: dict[str, Images] = {}
         self._seconds: dict[str, float] = {}
         self._stop = threading.Event()
@@ -93,6 +93,10 @@ class Trainer:
                 on, or training failed.
             RunError: what the site remembers is torn.
         """
+        with self.network.turn:
+            return self._answer(task)
+
+    def _answer(self, task: Task) -> Reply:
         self._seconds = {}
         scalars: dict[str, float] = {}
         model = b""
@@ -137,7 +141,7 @@ class Trainer:
         images = self._images(split)
         classes = self.architecture.num_classes
         with self._clock("evaluate"):
-            scores = evaluate(self.network.model, images, classes, self.place, surfaces=split == "test")
+            scores = evaluate(self.network.logits, images, classes, self.place, surfaces=split == "test")
         return {f"{split}.{name}": value for name, value in scores.items()}
 
     def _train(self, local: LocalRound, scores: Mapping[str, float]) -> tuple[bytes, dict[str, float]]:
