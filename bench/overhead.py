@@ -63,7 +63,7 @@ def plain_loop(table: Table, folders: list[Path]) -> float:
         dice = 0.0
         for site, split in zip(sites, images, strict=True):
             model.load_state_dict(x)
-            scores = evaluate(model, split["val"], architecture.num_classes, place, surfaces=False)
+            scores = evaluate(network.logits, split["val"], architecture.num_classes, place, surfaces=False)
             dice += scores["images"] * scores["dice"]
             if number <= rounds:
                 span = Span(number, rounds, seed, site.name)
@@ -75,7 +75,7 @@ def plain_loop(table: Table, folders: list[Path]) -> float:
         x = {name: tensor.to(x[name].dtype) for name, tensor in mean.items()}
     model.load_state_dict(best)
     for split in images:
-        evaluate(model, split["test"], architecture.num_classes, place, surfaces=True)
+        evaluate(network.logits, split["test"], architecture.num_classes, place, surfaces=True)
     return time.perf_counter() - began
 
 

@@ -13,14 +13,18 @@ from client.cores import cores
 from protocol.errors import SettingsError
 from protocol.settings import require
 
+Compile = Literal["auto", "off", "graph"]
+
 
 @dataclass(frozen=True)
 class PlaceSettings:
-    """The `train.*` settings of where to compute: device, precision, CPU threads (0: all cores)."""
+    """The `train.*` settings of where and how to compute: device, precision, CPU threads (0: all cores), and whether
+    work is captured on a GPU (see `client.repeated`)."""
 
     device: str
     precision: Literal["auto", "fp32", "bf16"]
     threads: int
+    compile: Compile
 
     def __post_init__(self) -> None:
         require(self.threads >= 0, "threads", self.threads, "0 (all cores) or more")
@@ -28,10 +32,11 @@ class PlaceSettings:
 
 @dataclass(frozen=True)
 class Place:
-    """A device and the precision that is used on it."""
+    """A device, the precision that is used on it, and whether work is captured there."""
 
     device: torch.device
     bf16: bool
+    compile: Compile
 
     def autocast(self) -> contextlib.AbstractContextManager[object]:
         """bf16 autocast where that is the precision, else nothing."""
@@ -65,7 +70,7 @@ def find_place(settings: PlaceSettings, index: int = 0) -> Place:
         index: which GPU `auto` takes, modulo their number; a simulation counts its sites here.
 
     Raises:
-        SettingsError: there is no such device, or it cannot compute in the precision asked for.
+        SettingsError: there is no such device, or it cannot compute in the precision or the way asked for.
     """
     torch.set_num_threads(settings.threads or cores())
     keep_memory()
@@ -81,4 +86,7 @@ def find_place(settings: PlaceSettings, index: int = 0) -> Place:
     can_bf16 = device.type == "cuda" and torch.cuda.is_bf16_supported()
     if settings.precision == "bf16" and device.type == "cuda" and not can_bf16:
         raise SettingsError(f"train.precision = 'bf16', but {torch.cuda.get_device_name(device)} has none; use fp32")
-    return Place(device, settings.precision == "bf16" or (settings.precision == "auto" and can_bf16))
+    if settings.compile == "graph" and device.type != "cuda":
+        raise SettingsError("train.compile = 'graph' captures on a GPU, and train.device is cpu; use auto or off")
+    bf16 = settings.precision == "bf16" or (settings.precision == "auto" and can_bf16)
+    return Place(device, bf16, settings.compile)

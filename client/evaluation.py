@@ -1,16 +1,19 @@
 """Scores of one model on one split of a site: image by image, and as the means that the site may let out."""
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
-from client.data import Images, normalise
+from client.data import Images
 from client.device import Place
 from urwkv.losses import segmentation_loss
 from urwkv.metrics import dice, hd95, iou, nsd
 from urwkv.predict import predict_labels
+
+Logits = Callable[[Tensor], Tensor]
+"""From uint8 images (B, H, W, C) to logits (B, K, H, W), see `client.inference`."""
 
 BATCH = 32
 """Images evaluated at a time: enough to fill a GPU, small enough for any."""
@@ -26,29 +29,31 @@ class Predicted:
 
 
 @torch.inference_mode()
-def predictions(model: nn.Module, images: Images, place: Place) -> Iterator[Predicted]:
-    """The model's predictions for the images of a split, in their order, `BATCH` at a time."""
-    model.eval()
+def predictions(network: Logits, images: Images, place: Place) -> Iterator[Predicted]:
+    """The network's predictions for the images of a split, in their order, `BATCH` at a time.
+
+    Each is to be used before the next is asked for.
+    """
     for start in range(0, len(images), BATCH):
-        pixels = place.send(torch.from_numpy(images.images[start : start + BATCH]))
+        pixels = torch.from_numpy(images.images[start : start + BATCH])
         truth = place.send(torch.from_numpy(images.masks[start : start + BATCH]))
-        with place.autocast():
-            logits = model(normalise(pixels))
+        logits = network(pixels)
         yield Predicted(logits, predict_labels(logits), truth)
 
 
 @torch.inference_mode()
-def evaluate(model: nn.Module, images: Images, num_classes: int, place: Place, *, surfaces: bool) -> dict[str, float]:
+def evaluate(network: Logits, images: Images, num_classes: int, place: Place, *, surfaces: bool) -> dict[str, float]:
     """Means over the images of a split: loss, Dice, IoU, and the surface metrics where asked for.
 
     Args:
+        network: uint8 images (B, H, W, C) to logits (B, num_classes, H, W), see `client.inference`.
         surfaces: also the 95th percentile Hausdorff distance (pixels) and the normalised surface Dice.
 
     Returns:
         `images`, and where that is not 0 the means `loss`, `dice`, `iou`, `hd95`, `nsd`.
     """
     sums: dict[str, Tensor] = {}
-    for batch in predictions(model, images, place):
+    for batch in predictions(network, images, place):
         labels, truth = batch.labels, batch.truth
         scores = {
             "loss": segmentation_loss(batch.logits, truth) * len(truth),
@@ -64,10 +69,10 @@ def evaluate(model: nn.Module, images: Images, num_classes: int, place: Place, *
 
 
 @torch.inference_mode()
-def image_scores(model: nn.Module, images: Images, num_classes: int, place: Place) -> dict[str, dict[str, float]]:
+def image_scores(network: Logits, images: Images, num_classes: int, place: Place) -> dict[str, dict[str, float]]:
     """`dice` and `iou` of each image of a split, by the image's name."""
     found: list[dict[str, float]] = []
-    for batch in predictions(model, images, place):
+    for batch in predictions(network, images, place):
         both = (score(batch.labels, batch.truth, num_classes).tolist() for score in (dice, iou))
         found += [{"dice": one, "iou": other} for one, other in zip(*both, strict=True)]
     return dict(zip(images.names, found, strict=True))

@@ -1,13 +1,35 @@
-"""The network of one site on its device: which model it holds, and how models come into it and out of it."""
+"""The network on its device: which model it holds, and how models come into it and out of it."""
+
+import threading
 
 import torch
 from torch import nn
 
 from client.device import Place
+from client.inference import Inference
 from client.packed import load_packed, read_packed, schema_of
+from client.repeated import recorder_at
+from client.step import Steps
 from strategies.correction import Correction
 from strategies.local import Arrays
 from urwkv import URWKV, Architecture
+
+_on_gpus: dict[torch.device, "Network"] = {}
+_looking = threading.Lock()
+
+
+def network_at(architecture: Architecture, place: Place) -> "Network":
+    """A network there: on a GPU the one that all sites of this process share, so what one captured serves the others.
+
+    Of networks built otherwise a GPU keeps the last. On a CPU it is a new one: sites compute side by side there.
+    """
+    if place.device.type != "cuda":
+        return Network(architecture, place)
+    with _looking:
+        kept = _on_gpus.get(place.device)
+        if kept is None or (kept.architecture, kept.place) != (architecture, place):
+            kept = _on_gpus[place.device] = Network(architecture, place)
+        return kept
 
 
 class Network:
@@ -16,10 +38,16 @@ class Network:
     Args:
         architecture: how it is built.
         place: where.
+
+    Attributes:
+        turn: held by whoever works with it.
+        logits: the logits of images, see `client.inference`.
+        steps: makes training steps, see `client.step`.
     """
 
     def __init__(self, architecture: Architecture, place: Place) -> None:
-        self.place = place
+        self.architecture, self.place = architecture, place
+        self.turn = threading.Lock()
         model = URWKV.from_architecture(architecture).to(place.device)
         self.model: nn.Module = model.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
         self.schema = schema_of(self.model)
@@ -27,6 +55,9 @@ class Network:
         """The trainable tensors, by name."""
         self.correction = Correction(self.weights)
         """What a phase adds to their gradients."""
+        recorder = recorder_at(place)
+        self.logits = Inference(self.model, place, recorder)
+        self.steps = Steps(self.model, self.weights, self.correction, place, recorder)
         self._held: Arrays | None = None
 
     def take(self, packed: bytes) -> Arrays:

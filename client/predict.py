@@ -87,7 +87,7 @@ def predict(source: Path, images: Path, wanted: Wanted, console: Console) -> Non
 
 def _place(device: str) -> Place:
     try:
-        return find_place(PlaceSettings(device, precision="auto", threads=0))
+        return find_place(PlaceSettings(device, precision="auto", threads=0, compile="auto"))
     except SettingsError as error:
         raise SettingsError(str(error).replace("train.device", "--device")) from error
 

@@ -8,10 +8,11 @@ import numpy as np
 import torch
 import torch.nn.functional as F
 
-from client.data import normalise
 from client.device import Place
 from client.images import Pixels, read_image, to_square
+from client.inference import Inference
 from client.outlines import thumbnail
+from client.repeated import recorder_at
 from protocol.errors import DataError
 from urwkv import URWKV
 from urwkv.predict import predict_labels
@@ -52,8 +53,8 @@ class Predictor:
 
     def __init__(self, model: URWKV, place: Place, size: int, tile: int = 0) -> None:
         self.architecture = model.architecture
-        moved = model.to(place.device).eval()
-        self.model = moved.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+        moved = model.to(place.device).to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+        self._logits = Inference(moved, place, recorder_at(place))
         self.place, self.size, self.tile = place, size, tile
         fits = max(1, min(MOST, PIXELS // (tile or size) ** 2))
         self.pictures = 1 if tile else fits
@@ -104,8 +105,3 @@ class Predictor:
             bands.append(predict_labels(logits[None])[0].cpu().numpy())
             advance(len(bands[-1]) / picture.height)
         return np.concatenate(bands)
-
-    def _logits(self, pixels: torch.Tensor) -> torch.Tensor:
-        with self.place.autocast():
-            logits: torch.Tensor = self.model(normalise(self.place.send(pixels)))
-        return logits

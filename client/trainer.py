@@ -16,7 +16,7 @@ from client.data import Images, load_split
 from client.device import PlaceSettings, find_place
 from client.evaluation import evaluate
 from client.memory import PERSONAL, StateFolder
-from client.network import Network
+from client.network import network_at
 from client.sender import Sender
 from client.site import read_site
 from client.training import Span, TrainSettings, train
@@ -78,7 +78,7 @@ class Trainer:
             raise RunError(f"{settings['federation.strategy']} has a site remember its state: name a folder for it")
         self.state = state
         self.site = read_site(folder, seed=self.seed, val=self.data.val, test=self.data.test, name=name)
-        self.network = Network(self.architecture, self.place)
+        self.network = network_at(self.architecture, self.place)
         self._sender = Sender(section(settings, "transfer", TransferSettings).codec, self.network.schema)
         self._splits: dict[str, Images] = {}
         self._seconds: dict[str, float] = {}
@@ -99,6 +99,10 @@ class Trainer:
                 on, or training failed.
             RunError: what the site remembers is torn.
         """
+        with self.network.turn:
+            return self._answer(task)
+
+    def _answer(self, task: Task) -> Reply:
         self._seconds = {}
         scalars: dict[str, float] = {}
         model = b""
@@ -145,7 +149,7 @@ class Trainer:
         images = self._images(split)
         classes = self.architecture.num_classes
         with self._clock("evaluate"):
-            scores = evaluate(self.network.model, images, classes, self.place, surfaces=split == "test")
+            scores = evaluate(self.network.logits, images, classes, self.place, surfaces=split == "test")
         return {f"{split}.{name}": value for name, value in scores.items()}
 
     def _train(self, local: LocalRound, scores: Mapping[str, float]) -> tuple[bytes, dict[str, float]]:

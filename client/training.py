@@ -9,13 +9,13 @@ from typing import Literal
 import torch
 from torch import Tensor
 
-from client.data import Images, batches, normalise
+from client.data import Images, batches
 from client.network import Network
+from client.step import MOMENTUM, Kind, Rule
 from protocol.errors import RoundError
 from protocol.seeds import seed_of
 from protocol.settings import require
 from strategies.local import Arrays, Journey, Phase
-from urwkv.losses import segmentation_loss
 
 
 @dataclass(frozen=True)
@@ -25,7 +25,7 @@ class TrainSettings:
     epochs: int
     batch: int
     lr: float
-    optimizer: Literal["adamw", "sgd"]
+    optimizer: Kind
     weight_decay: float
     schedule: Literal["cosine", "constant"]
     augment: bool
@@ -82,16 +82,6 @@ def learning_rate(settings: TrainSettings, done: float) -> float:
     if settings.schedule == "constant":
         return settings.lr
     return settings.lr * 0.5 * (1.0 + math.cos(math.pi * done))
-
-
-def make_optimizer(settings: TrainSettings, weights: Collection[Tensor]) -> torch.optim.Optimizer:
-    """A fresh optimizer over `weights`, its step fused into few kernels.
-
-    Weight decay is part of SGD's gradient, g + decay y, so what strategies read from x - y_i holds for the loss
-    f_i + decay/2 |y|^2; AdamW's is not (Loshchilov and Hutter, ICLR 2019, https://arxiv.org/abs/1711.05101).
-    """
-    kind = torch.optim.SGD if settings.optimizer == "sgd" else torch.optim.AdamW
-    return kind(weights, lr=settings.lr, weight_decay=settings.weight_decay, fused=True)
 
 
 def train(
@@ -163,12 +153,12 @@ def run_phase(
     network.moves()
     network.model.train()
     network.correction.set(phase, x)
-    optimizer = make_optimizer(settings, [network.weights[name] for name in moving])
     steps = leg.epochs * -(-len(images) // settings.batch)
     taken = leg.begun * -(-len(images) // settings.batch)
     pinned = network.place.device.type == "cuda"
     loss_sum = torch.zeros((), device=network.place.device)
     with only(moving, network.weights):
+        step = network.steps.begin(Rule(settings.optimizer, settings.weight_decay), moving)
         for epoch in range(leg.begun, leg.begun + phase.epochs):
             loss_sum.zero_()
             seed = seed_of(span.seed, span.site, span.round, epoch)
@@ -176,28 +166,13 @@ def run_phase(
                 if stopped():
                     raise RoundError(f"round {span.round} was given up on request")
                 rates.append(learning_rate(settings, (span.round - 1 + (taken + len(rates)) / steps) / span.rounds))
-                for group in optimizer.param_groups:
-                    group["lr"] = rates[-1]
-                loss_sum += gradient_step(network, optimizer, pixels, masks) * len(pixels)
+                loss_sum += step(pixels, masks, rates[-1]) * len(pixels)
     mean = loss_sum.item() / len(images)
     if not math.isfinite(mean):
         raise RoundError(
             f"training diverged in round {span.round}: the loss is {mean}; lower train.lr ({settings.lr})"
         )
-    return mean, tuple(rates), float(optimizer.defaults.get("momentum", 0.0))
-
-
-def gradient_step(network: Network, optimizer: torch.optim.Optimizer, pixels: Tensor, masks: Tensor) -> Tensor:
-    """One step on one batch, images (B, H, W, C) and masks (B, H, W), uint8; the mean loss before it."""
-    place = network.place
-    with place.autocast():
-        logits = network.model(place.send(normalise(place.send(pixels))))
-        loss = segmentation_loss(logits, place.send(masks))
-    optimizer.zero_grad(set_to_none=True)
-    loss.backward()  # type: ignore[no-untyped-call]
-    network.correction.apply()
-    optimizer.step()
-    return loss.detach()
+    return mean, tuple(rates), MOMENTUM
 
 
 @contextmanager

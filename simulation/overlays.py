@@ -23,6 +23,7 @@ from client.data import Images, load_split
 from client.device import Place, PlaceSettings, find_place
 from client.evaluation import predictions
 from client.images import Pixels
+from client.inference import Inference
 from client.memory import PERSONAL
 from client.site import read_site
 from client.trainer import SiteData
@@ -174,7 +175,7 @@ def _candidates(folder: Path, table: Table, model: nn.Module, place: Place) -> l
 @torch.inference_mode()
 def _predict(site: str, images: Images, model: nn.Module, num_classes: int, place: Place) -> Iterator[Predicted]:
     row = 0
-    for batch in predictions(model, images, place):
+    for batch in predictions(Inference(model, place, None), images, place):
         scores = dice(batch.labels, batch.truth, num_classes).tolist()
         for score, mask in zip(scores, batch.labels.cpu().numpy(), strict=True):
             yield Predicted(site, images.names[row], score, images.images[row], images.masks[row], mask)

@@ -44,6 +44,11 @@ class Correction:
         self._fill(self._anchors, self._pulled, x)
         self._fill(self._drifts, self._drifting, phase.drift)
 
+    @property
+    def form(self) -> tuple[float, tuple[str, ...], tuple[str, ...]]:
+        """What `apply` does whatever the values of tensors are: how hard it pulls which of them, and which drift."""
+        return self._pull, tuple(self._pulled), tuple(self._drifting)
+
     @torch.no_grad()
     def apply(self) -> None:
         """Add to the gradients in place; a tensor that the loss did not touch has gradient 0."""

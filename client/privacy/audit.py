@@ -44,7 +44,7 @@ def audit(folder: Path, model_file: Path, table: Table, size: int | None) -> Ite
     site = read_site(data, seed=int(table["seed"]), val=float(table["data.val"]), test=float(table["data.test"]))
     where = Ledger(policy.ledger if policy else folder / "privacy")
     entries = where.entries() if where.exists() else []
-    device = PlaceSettings(str(table["train.device"]), "fp32", int(table["train.threads"]))
+    device = PlaceSettings(str(table["train.device"]), "fp32", int(table["train.threads"]), "off")
     place = find_place(device)
     model.to(place.device).eval()
     side, shape = trained_side(model_file, words, size), model.architecture

@@ -9,7 +9,7 @@ from protocol.settings import OVERRIDES, ROOT, Table, dump
 CODE = ("client", "protocol", "strategies", "urwkv")
 """The folders whose code a site runs."""
 
-OWN = ("run.", "report.", "tracking.", "train.device", "train.threads", "train.precision", OVERRIDES)
+OWN = ("run.", "report.", "tracking.", "train.device", "train.threads", "train.precision", "train.compile", OVERRIDES)
 """Settings, by how they begin, that say where something runs or lies, not what a site's data are used for."""
 
 

@@ -13,6 +13,7 @@ from torch import Tensor, nn
 from client.data import Images, load_split
 from client.device import Place, PlaceSettings, find_place
 from client.evaluation import image_scores
+from client.inference import Inference
 from client.site import Site
 from client.trainer import SiteData
 from protocol.atomic import write_atomic
@@ -73,7 +74,7 @@ class Scorer:
         scores = []
         for site, images in self._images.items():
             model = models[site].to(self._place.device).to(memory_format=torch.channels_last)  # type: ignore[call-overload]
-            found = image_scores(model, images, self._classes, self._place)
+            found = image_scores(Inference(model, self._place, None), images, self._classes, self._place)
             scores += [Score(site, name, one["dice"], one["iou"]) for name, one in found.items()]
         _write(path, scores)
         return scores

@@ -17,7 +17,7 @@ from tests.client.models import SMALL, write_model
 from urwkv import URWKV, Architecture
 from urwkv.predict import predict_labels
 
-CPU = Place(torch.device("cpu"), bf16=False)
+CPU = Place(torch.device("cpu"), bf16=False, compile="auto")
 
 
 def draw(path: Path, width: int, height: int, seed: int = 0) -> Path:
@@ -116,7 +116,7 @@ def test_batches_hold_so_many_pixels(tmp_path: Path) -> None:
 def test_a_gpu_in_bf16_says_what_the_cpu_says(tmp_path: Path, tile: int) -> None:
     path = draw(tmp_path / "a.png", 300, 200)
     found = []
-    for place in (CPU, Place(torch.device("cuda"), bf16=True)):
+    for place in (CPU, Place(torch.device("cuda"), bf16=True, compile="graph")):
         predictor = Predictor(balanced(tmp_path / "m"), place, 64, tile)
         found.append(predictor.labels([predictor.read(path, overlay=False)], lambda _: None)[0])
     assert (found[0] == found[1]).mean() > 0.97

@@ -11,6 +11,7 @@ from rich.console import Console
 from client.data import load_split
 from client.device import PlaceSettings, find_place
 from client.evaluation import evaluate
+from client.inference import Inference
 from client.site import read_site
 from protocol.settings import Table, section
 from simulation.simulate import simulate
@@ -74,7 +75,7 @@ def test_the_sites_own_best_model_is_for_use(tmp_path: Path, sites: Sites) -> No
         _, words = read_header(path)
         assert words == {"round": str(result["final"]["best_round"]), "data.size": "16", "site": folder.name}
         test = load_split(read_site(folder, seed=0, val=0.15, test=0.2), "test", 16, 3, 1)
-        scores = evaluate(load_model(path), test, 1, place, surfaces=False)
+        scores = evaluate(Inference(load_model(path), place, None), test, 1, place, surfaces=False)
         assert scores["dice"] == pytest.approx(result["final"]["sites"][folder.name]["dice"], abs=1e-6)
 
 

@@ -21,7 +21,7 @@ from protocol.errors import RoundError
 from urwkv import URWKV
 from urwkv.losses import segmentation_loss
 
-CPU = Place(torch.device("cpu"), bf16=False)
+CPU = Place(torch.device("cpu"), bf16=False, compile="off")
 SETTINGS = PrivacySettings(
     epsilon=4.0,
     delta=1e-5,

@@ -1,0 +1,213 @@
+"""The training step: as written it is plain torch, and replayed it is the same, whatever phase or round comes."""
+
+from collections.abc import Iterator
+
+import numpy as np
+import pytest
+import torch
+
+from client.data import Images, batches, normalise
+from client.device import Place
+from client.network import Network, network_at
+from client.repeated import Repeated, Work
+from client.step import Steps
+from client.training import Span, TrainSettings, train
+from protocol.seeds import seed_of
+from strategies.local import Arrays, Phase
+from urwkv import Architecture
+from urwkv.blocks import Norm
+from urwkv.losses import segmentation_loss
+
+CPU = Place(torch.device("cpu"), bf16=False, compile="off")
+HEAD = frozenset(["head.weight", "head.bias"])
+
+
+def settings(optimizer: str = "adamw", schedule: str = "constant", lr: float = 2.0**-9) -> TrainSettings:
+    """A rate that float32 holds exactly, as the tensor of a replayed step does."""
+    return TrainSettings(2, 4, lr, optimizer, 2.0**-10, schedule, augment=False)
+
+
+class Rerun:
+    """Stands for a recorder where there is no GPU: a replay does the work again on what lies in its places."""
+
+    device = torch.device("cpu")
+
+    def __init__(self, after: int = 2) -> None:
+        self.after, self.recorded = after, 0
+
+    def do(self, work: Work) -> torch.Tensor:
+        return work()
+
+    def record(self, work: Work) -> Work:
+        self.recorded += 1
+        return work
+
+
+@pytest.fixture(scope="module", params=["batch", "group"])
+def network(request: pytest.FixtureRequest) -> Network:
+    torch.manual_seed(0)
+    torch.set_num_threads(1)
+    return Network(Architecture("small", norm=request.param), CPU)
+
+
+@pytest.fixture
+def replayed(network: Network) -> Iterator[Rerun]:
+    """The network with steps that are recorded after the second of a form."""
+    written, recorder = network.steps, Rerun()
+    network.steps = Steps(network.model, network.weights, network.correction, network.place, recorder)
+    yield recorder
+    network.steps = written
+
+
+@pytest.fixture(scope="module")
+def images() -> Images:
+    """Two batches of 4 and one of 2."""
+    rng = np.random.default_rng(0)
+    pixels = rng.integers(0, 255, (10, 16, 16, 3), np.uint8)
+    return Images(pixels, (pixels[..., 0] > 128).astype(np.uint8), tuple("abcdefghij"))
+
+
+@pytest.fixture(scope="module")
+def x(network: Network) -> Arrays:
+    return network.schema.unpack(network.read())
+
+
+def phases(name: str, x: Arrays) -> list[Phase]:
+    """What the sites of some strategies do in a round."""
+    drift = {name: np.full_like(a, 1e-3) for name, a in x.items() if a.dtype == np.float32}
+    own: Arrays = {name: a * np.float32(1.1) if a.dtype == np.float32 else a for name, a in x.items()}
+    return {
+        "fedavg": [Phase(2)],
+        "fedprox": [Phase(2, pull=0.5)],
+        "feddyn": [Phase(2, pull=0.5, drift=drift)],
+        "scaffold": [Phase(2, drift=drift)],
+        "ditto": [Phase(2, start=own, pull=0.1), Phase(2, start=x)],
+        "fedrep": [Phase(1, only=HEAD), Phase(1, only=frozenset(x) - HEAD)],
+    }[name]
+
+
+def rounds(network: Network, images: Images, x: Arrays, name: str, how: TrainSettings) -> list[bytes]:
+    """The ends of all phases of two rounds, the second from another model."""
+    ends, y = list[bytes](), x
+    for number in (1, 2):
+        network.hold(y)
+        span = Span(number, 2, 0, "site")
+        trained = train(network, images, how, phases(name, y), y, span, lambda: False)
+        ends += [network.schema.pack(journey.end) for journey in trained.journeys]
+        y = {name: a * 0.5 if a.dtype == np.float32 else a for name, a in trained.journeys[-1].end.items()}
+    return ends
+
+
+@pytest.mark.parametrize("optimizer", ["adamw", "sgd"])
+def test_steps_as_written_are_plain_torch(network: Network, images: Images, x: Arrays, optimizer: str) -> None:
+    how = settings(optimizer)
+    network.hold(x)
+    trained = train(network, images, how, [Phase(2)], x, Span(1, 1, 0, "site"), lambda: False)
+    plain = Network(network.architecture, CPU)
+    plain.hold(x)
+    plain.model.train()
+    kind = torch.optim.SGD if optimizer == "sgd" else torch.optim.AdamW
+    moves = kind(plain.weights.values(), lr=how.lr, weight_decay=how.weight_decay, fused=True)
+    for epoch in (0, 1):
+        for pixels, masks in batches(images, how.batch, seed_of(0, "site", 1, epoch), augment=False):
+            moves.zero_grad()
+            segmentation_loss(plain.model(normalise(pixels)), masks).backward()
+            moves.step()
+    assert plain.read() == trained.packed != network.schema.pack(x)
+
+
+@pytest.mark.parametrize("optimizer", ["adamw", "sgd"])
+@pytest.mark.parametrize("name", ["fedavg", "fedprox", "feddyn", "scaffold", "ditto", "fedrep"])
+def test_replayed_steps_are_those_as_written(
+    network: Network, images: Images, x: Arrays, name: str, optimizer: str, request: pytest.FixtureRequest
+) -> None:
+    """Also with another model, another correction, another optimizer's state and a last batch of its own size."""
+    expected = rounds(network, images, x, name, settings(optimizer))
+    recorder: Rerun = request.getfixturevalue("replayed")
+    assert rounds(network, images, x, name, settings(optimizer)) == expected
+    # Two sizes of batch; of two forms for ditto, and for fedrep too, but there the small batch comes but twice.
+    assert recorder.recorded == {"ditto": 4}.get(name, 2)
+
+
+def test_the_rate_of_a_replayed_step_is_the_steps_own(
+    network: Network, images: Images, x: Arrays, request: pytest.FixtureRequest
+) -> None:
+    how = settings("sgd", "cosine", 1e-2)
+    expected = rounds(network, images, x, "fedavg", how)
+    request.getfixturevalue("replayed")
+    for mine, plain in zip(rounds(network, images, x, "fedavg", how), expected, strict=True):
+        for a, b in zip(*(network.schema.unpack(end).values() for end in (mine, plain)), strict=True):
+            np.testing.assert_allclose(a, b, rtol=1e-4, atol=1e-6)
+
+
+def test_rare_work_is_not_recorded_and_frequent_work_once_a_shape() -> None:
+    recorder = Rerun(after=3)
+    double = Repeated(lambda batch: batch * 2, recorder)
+    for _ in range(3):
+        assert double(torch.ones(2)).tolist() == [2, 2]
+    assert recorder.recorded == 0
+    assert double(torch.full((2,), 5.0)).tolist() == [10, 10]
+    assert double(torch.full((2,), 7.0)).tolist() == [14, 14]
+    assert double(torch.ones(3)).tolist() == [2, 2, 2]
+    assert recorder.recorded == 1
+
+
+def test_sites_on_a_cpu_have_networks_of_their_own() -> None:
+    architecture = Architecture("small", norm="group")
+    assert network_at(architecture, CPU) is not network_at(architecture, CPU)
+
+
+# ---- on a GPU
+
+needs_gpu = pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device")
+
+
+@pytest.mark.gpu
+@needs_gpu
+@pytest.mark.parametrize(("bf16", "close"), [(False, 1e-2), (True, 0.1)])
+@pytest.mark.parametrize(("optimizer", "norm"), [("adamw", "group"), ("sgd", "batch")])
+@pytest.mark.parametrize("name", ["fedavg", "fedprox", "scaffold", "ditto", "fedrep"])
+def test_a_graph_trains_as_the_steps_as_written(
+    images: Images, name: str, optimizer: str, norm: Norm, bf16: bool, close: float
+) -> None:
+    """Within `close` of the length of the first phase's way: sums on a GPU have no fixed order.
+
+    A bias before BatchNorm has no gradient but rounding, and AdamW would make full steps of that.
+    """
+    torch.manual_seed(0)
+    how, x, ends = settings(optimizer), dict[str, Arrays](), {}
+    for compile in ("off", "graph"):
+        network = Network(Architecture("small", norm=norm), Place(torch.device("cuda:0"), bf16, compile))
+        x = x or network.schema.unpack(network.read())
+        ends[compile] = [network.schema.unpack(end) for end in rounds(network, images, x, name, how)]
+    assert any(repeated._recorded for kept in network.steps._kept.values() for repeated in kept.forms.values())
+
+    def apart(a: Arrays, b: Arrays) -> float:
+        return float(np.sqrt(sum(np.square(a[n] - b[n], dtype=np.float64).sum() for n in network.weights)))
+
+    way = apart(ends["off"][0], phases(name, x)[0].start or x)
+    assert way > 0
+    for mine, plain in zip(ends["graph"], ends["off"], strict=True):
+        assert apart(mine, plain) < close * way
+
+
+@pytest.mark.gpu
+@needs_gpu
+def test_sites_on_a_gpu_share_its_network_and_its_graphs() -> None:
+    place = Place(torch.device("cuda:0"), True, "auto")
+    architecture = Architecture("small", norm="group")
+    assert network_at(architecture, place) is network_at(architecture, place)
+    assert network_at(Architecture("small"), place) is not network_at(architecture, place)
+
+
+@pytest.mark.gpu
+@needs_gpu
+def test_captured_logits_follow_the_model_that_is_held() -> None:
+    network = Network(Architecture("small"), Place(torch.device("cuda:0"), False, "graph"))
+    pixels = torch.randint(256, (2, 32, 32, 3), dtype=torch.uint8)
+    x = network.schema.unpack(network.read())
+    with torch.inference_mode():
+        for scale in (1.0, 1.0, 1.0, 1.0, 0.5, 2.0):
+            network.hold({name: a * np.float32(scale) if a.dtype == np.float32 else a for name, a in x.items()})
+            expected = network.model(normalise(pixels.cuda())).clone()
+            torch.testing.assert_close(network.logits(pixels), expected, rtol=1e-4, atol=1e-4)
