@@ -22,7 +22,9 @@ def test_the_front_door_loads_nothing_heavy() -> None:
     assert done.stderr == ""
 
 
-@pytest.mark.parametrize("command", ["simulate", "partition", "site", "report", "track", "predict", "export"])
+@pytest.mark.parametrize(
+    "command", ["simulate", "compare", "partition", "site", "report", "track", "predict", "export"]
+)
 def test_every_command_has_help(
     monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], command: str
 ) -> None:
