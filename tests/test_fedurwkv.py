@@ -23,7 +23,7 @@ def test_the_front_door_loads_nothing_heavy() -> None:
 
 
 @pytest.mark.parametrize(
-    "command", ["simulate", "partition", "site", "coordinator", "report", "track", "predict", "export"]
+    "command", ["simulate", "compare", "partition", "site", "coordinator", "report", "track", "predict", "export"]
 )
 def test_every_command_has_help(
     monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], command: str

@@ -100,8 +100,10 @@ def command(*words: str) -> list[str]:
 @pytest.mark.timeout(1200)
 @pytest.mark.parametrize(("sign", "jobs"), [(signal.SIGKILL, "1"), (signal.SIGINT, "1"), (signal.SIGINT, "2")])
 def test_a_killed_comparison_goes_on(tmp_path: Path, sign: signal.Signals, jobs: str) -> None:
-    sets = [word for text in [*SETS, "federation.rounds=3", "train.epochs=4"] for word in ("--set", text)]
-    words = ["--strategies", "fedavg,median", "--tune", "train.lr=1e-3,3e-3", "--set", "data.sites=3", *sets]
+    sets = [
+        word for text in [*SETS, "data.sites=3", "federation.rounds=3", "train.epochs=4"] for word in ("--set", text)
+    ]
+    words = ["--strategies", "fedavg,median", "--tune", "train.lr=1e-3,3e-3", *sets]
     process = subprocess.Popen(
         command(*words, "--out", "study", "--jobs", jobs),
         cwd=tmp_path,
@@ -112,6 +114,7 @@ def test_a_killed_comparison_goes_on(tmp_path: Path, sign: signal.Signals, jobs:
     runs = tmp_path / "study" / "runs"
     until = time.monotonic() + 400
     while not list(runs.glob("*/checkpoint/latest")) and time.monotonic() < until:
+        assert process.poll() is None, process.communicate()
         time.sleep(0.05)
     process.send_signal(sign)
     _, said = process.communicate(timeout=90)
