@@ -23,6 +23,7 @@ import torch
 from torch import Tensor
 
 from bench.table import Aim, capture, copy_bandwidth, gpu_milliseconds, heading, row
+from client.device import keep_memory
 from urwkv.ops import biwkv
 
 SHAPES = {
@@ -181,6 +182,7 @@ def on_cpu() -> None:
         each = {tokens: seconds((4, tokens, 256), "torch") / tokens for tokens in (256, 1024, 4096)}
         return ", ".join(f"{each[tokens] / each[256]:.2f} at {tokens}" for tokens in each)
 
+    keep_memory()  # as a site does
     heading()
     row(
         f"Bi-WKV on {torch.get_num_threads()} CPU threads, (4, 256, 256), both ways",

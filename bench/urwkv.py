@@ -23,6 +23,7 @@ from torch import nn
 
 from bench.table import Aim, capture, gpu_milliseconds, heading, row
 from client.data import normalise
+from client.device import keep_memory
 from urwkv import URWKV
 from urwkv.losses import segmentation_loss
 from urwkv.ops import biwkv
@@ -133,6 +134,7 @@ def on_gpu(backend: str, *, quick: bool) -> None:
 
 def on_cpu() -> None:
     """A training step of 128 x 128, batch 4, in float32: its time and the operations that take most of it."""
+    keep_memory()  # as a site does
     model = network("auto", "cpu").train()
     pixels, masks = pictures(4, 128, "cpu")
     optimizer = torch.optim.AdamW(model.parameters(), lr=1e-4, fused=True)

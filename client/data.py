@@ -1,7 +1,6 @@
 """One split of a site in memory, and the batches that training draws from it."""
 
 import functools
-import os
 from collections import deque
 from collections.abc import Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
@@ -10,6 +9,7 @@ from dataclasses import dataclass
 import numpy as np
 import torch
 
+from client.cores import cores
 from client.images import Pixels, read_case
 from client.site import Site
 from protocol.seeds import seed_of
@@ -20,7 +20,7 @@ MEAN = 127.5
 SCALE = 63.75
 """The 8-bit steps that become 1: black and white lie at -2 and 2."""
 
-THREADS = max(1, min(8, (os.cpu_count() or 1) - 1))
+THREADS = max(1, min(8, cores() - 1))
 """Threads that decode and augment."""
 
 AHEAD = THREADS + 2

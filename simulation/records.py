@@ -1,6 +1,5 @@
 """What a reader of a public data set says of one picture."""
 
-import os
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
@@ -11,6 +10,7 @@ import numpy as np
 import numpy.typing as npt
 from PIL import Image
 
+from client.cores import cores
 from client.images import Pixels, open_picture
 from protocol.errors import DataError
 
@@ -80,5 +80,5 @@ def save_png(pixels: Pixels, path: Path) -> None:
 
 def in_threads(function: Callable[[Item], Result], items: Sequence[Item]) -> list[Result]:
     """`function` of each item, in order; decoding pictures leaves Python's lock free."""
-    with ThreadPoolExecutor(os.cpu_count()) as threads:
+    with ThreadPoolExecutor(cores()) as threads:
         return list(threads.map(function, items))

@@ -7,11 +7,12 @@ import pytest
 import torch
 
 from client.data import Images, batches, normalise
-from client.device import Place
+from client.device import Place, PlaceSettings, find_place
 from client.network import Network, network_at
-from client.repeated import Repeated, Work
+from client.repeated import Repeated, Work, recorder_at
 from client.step import Steps
 from client.training import Span, TrainSettings, train
+from protocol.errors import SettingsError
 from protocol.seeds import seed_of
 from strategies.local import Arrays, Phase
 from urwkv import Architecture
@@ -150,6 +151,16 @@ def test_rare_work_is_not_recorded_and_frequent_work_once_a_shape() -> None:
     assert double(torch.full((2,), 7.0)).tolist() == [14, 14]
     assert double(torch.ones(3)).tolist() == [2, 2, 2]
     assert recorder.recorded == 1
+
+
+def test_a_graph_on_a_cpu_is_refused_with_the_cure() -> None:
+    with pytest.raises(SettingsError, match=r"train\.compile = 'graph' captures on a GPU, .* use auto or off"):
+        find_place(PlaceSettings("cpu", "auto", 1, "graph"))
+
+
+def test_nothing_is_recorded_on_a_cpu_nor_where_that_is_off() -> None:
+    assert recorder_at(Place(torch.device("cpu"), False, "auto")) is None
+    assert recorder_at(Place(torch.device("cuda", 0), False, "off")) is None
 
 
 def test_sites_on_a_cpu_have_networks_of_their_own() -> None:

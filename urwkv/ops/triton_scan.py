@@ -64,15 +64,16 @@ def _biwkv(w: Tensor, u: Tensor, k: Tensor, v: Tensor) -> tuple[Tensor, Tensor]:
     y, sums = _empty_results(k, v)
     words = Tiles.of(tokens, k.element_size()).words(tokens, channels)
     grid = (batch * scans * words["BLOCKS"] * words["CHANNELS"],)
-    if words["BLOCKS"] > 1:
-        kernels.summarise[grid](
-            w, k, v, sums, scans, tokens, channels, *_strides(w), *k.stride()[:2], *v.stride()[:2],
-            *k.stride()[2:], *v.stride()[2:], **words,
+    with torch.cuda.device_of(k):  # type: ignore[no-untyped-call]  # where Triton launches
+        if words["BLOCKS"] > 1:
+            kernels.summarise[grid](
+                w, k, v, sums, scans, tokens, channels, *_strides(w), *k.stride()[:2], *v.stride()[:2],
+                *k.stride()[2:], *v.stride()[2:], **words,
+            )  # fmt: skip
+        kernels.forward[grid](
+            w, u, k, v, y, sums, scans, tokens, channels,
+            *_strides(w), *_strides(u), *k.stride()[:2], *v.stride()[:2], *k.stride()[2:], *v.stride()[2:], **words,
         )  # fmt: skip
-    kernels.forward[grid](
-        w, u, k, v, y, sums, scans, tokens, channels,
-        *_strides(w), *_strides(u), *k.stride()[:2], *v.stride()[:2], *k.stride()[2:], *v.stride()[2:], **words,
-    )  # fmt: skip
     return y, sums
 
 
@@ -100,12 +101,13 @@ def _biwkv_backward(
     gh_sums = torch.empty_like(sums)
     words = Tiles.of(tokens, k.element_size()).words(tokens, channels)
     grid = (batch * scans * words["BLOCKS"] * words["CHANNELS"],)
-    for last in (False, True) if words["BLOCKS"] > 1 else (True,):
-        kernels.backward[grid](
-            w, u, k, v, dy, dk, dv, dwu, sums, gh_sums, scans, tokens, channels, batch * scans,
-            *_strides(w), *_strides(u), *k.stride()[:2], *v.stride()[:2], *dy.stride()[:2],
-            *k.stride()[2:], *v.stride()[2:], *dy.stride()[2:], last, **words,
-        )  # fmt: skip
+    with torch.cuda.device_of(k):  # type: ignore[no-untyped-call]
+        for last in (False, True) if words["BLOCKS"] > 1 else (True,):
+            kernels.backward[grid](
+                w, u, k, v, dy, dk, dv, dwu, sums, gh_sums, scans, tokens, channels, batch * scans,
+                *_strides(w), *_strides(u), *k.stride()[:2], *v.stride()[:2], *dy.stride()[:2],
+                *k.stride()[2:], *v.stride()[2:], *dy.stride()[2:], last, **words,
+            )  # fmt: skip
     return dk, dv, dwu
 
 

@@ -125,8 +125,9 @@ def test_bfloat16_is_widened_inside(monkeypatch, tokens):
     expected = value_and_gradients(triton_backend, *(tensor.float() for tensor in tensors))
     assert [tensor.dtype for tensor in found] == [torch.bfloat16] + [torch.float32] * 2 + [torch.bfloat16] * 2
     for name, mine, exact in zip(NAMES, found, expected, strict=True):
-        tolerance = 2**-8 if mine.dtype == torch.bfloat16 else 1e-6
-        assert ((mine.float() - exact).abs() <= tolerance * exact.abs().clamp_min(1e-3)).all(), name
+        # The kernels for either width cut the channels otherwise, and so add in another order.
+        rounding = 2**-8 * exact.abs() if mine.dtype == torch.bfloat16 else 0.0
+        assert ((mine.float() - exact).abs() <= rounding + 3e-6 * exact.abs().max()).all(), name
 
 
 @gpu
