@@ -7,6 +7,7 @@ FedURWKVError
 ├── RoundError       a federated round could not be completed
 ├── RunError         the folder of a run was missing, taken, torn or of another version
 ├── PolicyError      the hospital's policy does not allow what was asked of it
+│   └── BudgetError  the privacy that a study or a hospital grants is spent
 └── LedgerError      a privacy ledger was missing, damaged or changed by another hand
 """
 
@@ -40,7 +41,11 @@ class RunError(FedURWKVError):
 
 
 class PolicyError(FedURWKVError):
-    """The hospital's own policy does not allow what was asked of it, or its budget is spent."""
+    """The hospital's own policy does not allow what was asked of it."""
+
+
+class BudgetError(PolicyError):
+    """A round would pass a limit of what a study, or all studies, may cost a patient; so would every later one."""
 
 
 class LedgerError(FedURWKVError):

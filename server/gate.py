@@ -13,7 +13,7 @@ import numpy as np
 import numpy.typing as npt
 from flwr.app import Message
 
-from protocol.messages import Reply, read_reply
+from protocol.messages import SPENT, Reply, read_reply
 from protocol.packing import Schema
 from server.roster import Member
 from strategies import Update
@@ -34,7 +34,15 @@ STEPS_RANGE = 1e-12, 1e12
 
 
 class QuarantineError(Exception):
-    """A reply that must not count; its text is the reason, for both ends' logs."""
+    """A reply that must not count; its text is the reason, for both ends' logs.
+
+    Args:
+        spent: whether the site refused because its privacy budget is spent.
+    """
+
+    def __init__(self, reason: str, *, spent: bool = False) -> None:
+        super().__init__(reason)
+        self.spent = spent
 
 
 @dataclass(frozen=True)
@@ -46,16 +54,14 @@ class Gate:
         x: the global model that was sent.
         round: the round's number.
         max_update: largest plausible |y_i - x| over trainable parameters, as a multiple of |x|.
-        required: scalars without which a reply is no answer, but for those of a split without images.
-        reports: scalars that the strategy cannot do without.
+        needed: scalars that the strategy cannot do without; any other is the site's to withhold.
     """
 
     schema: Schema
     x: Mapping[str, npt.NDArray[Any]]
     round: int
     max_update: float
-    required: tuple[str, ...] = ()
-    reports: tuple[str, ...] = ()
+    needed: tuple[str, ...] = ()
 
     def read(self, message: Message, member: Member) -> Reply:
         """The reply in `message`, once its sender, round and scalars are in order.
@@ -64,7 +70,7 @@ class Gate:
             QuarantineError: they are not, or the site says that it failed.
         """
         if message.has_error():
-            raise QuarantineError(_last_line(message.error.reason))
+            raise QuarantineError(_last_line(message.error.reason), spent=message.error.code == SPENT)
         try:
             reply = read_reply(message.content)
         except ValueError as error:
@@ -73,11 +79,7 @@ class Gate:
             raise QuarantineError(f"the reply says it comes from {reply.site!r}")
         if reply.round != self.round:
             raise QuarantineError(f"a reply to round {reply.round} in round {self.round}")
-        for name in self.required:
-            split, _, what = name.partition(".")
-            if name not in reply.scalars and (what == "images" or reply.scalars.get(f"{split}.images")):
-                raise QuarantineError(f"{name} is missing")
-        for name in self.reports:
+        for name in self.needed:
             if name not in reply.scalars:
                 raise QuarantineError(f"{name}, which the strategy needs, is missing")
         for name, value in reply.scalars.items():
