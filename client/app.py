@@ -4,14 +4,15 @@ the site's own trainer and carries the answer back.
 
 import json
 import threading
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from flwr.app import Context, Error, Message
 from flwr.clientapp import ClientApp
 
-from protocol.errors import FedURWKVError, RunError
-from protocol.messages import REFUSED, read_task, reply_content
+from protocol.errors import BudgetError, FedURWKVError, RunError
+from protocol.messages import REFUSED, SPENT, read_task, reply_content
 from protocol.settings import Table, resolve
 
 if TYPE_CHECKING:
@@ -20,7 +21,7 @@ if TYPE_CHECKING:
 app = ClientApp()
 
 STATE = "state"
-"""Folder in a simulated run's folder: what each site remembers, in a folder of its own."""
+"""Folder in a simulated run's folder: what each site remembers and has spent, in a folder of its own."""
 
 _trainers: dict[str, "Trainer"] = {}
 _lock = threading.Lock()
@@ -57,13 +58,16 @@ def _carry(message: Message, context: Context) -> Message:
         trainer = _trainer_of(context)
         reply = trainer.answer(read_task(message.metadata.message_type, message.content, trainer.settings))
     except FedURWKVError as error:
-        return Message(Error(REFUSED, str(error)), reply_to=message)
+        code = SPENT if isinstance(error, BudgetError) else REFUSED
+        return Message(Error(code, str(error)), reply_to=message)
     return Message(reply_content(reply), reply_to=message)
 
 
 def _trainer_of(context: Context) -> "Trainer":
     """The in-process trainer of a simulated site: made at its first message, then kept warm."""
-    from client.trainer import Trainer  # here, so that the courier itself imports no torch
+    # here, so that the courier itself imports no torch
+    from client.privacy.policy import OPEN
+    from client.trainer import Trainer
 
     index = int(context.node_config["partition-id"])
     key = json.dumps([index, context.run_config], sort_keys=True)
@@ -72,7 +76,8 @@ def _trainer_of(context: Context) -> "Trainer":
             settings = resolve(context.run_config)
             site = simulated_site(settings, index)
             state = Path(str(settings["run.out"])) / STATE / site.name
-            _trainers[key] = Trainer(site, settings, index, state)
+            policy = replace(OPEN, folder=state)
+            _trainers[key] = Trainer(site, settings, policy, index=index, state=state, pretend=True)
         return _trainers[key]
 
 
