@@ -8,14 +8,15 @@ simulation it lives in this process.
 import json
 import threading
 import time
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from flwr.app import Context, Error, Message
 from flwr.clientapp import ClientApp
 
-from protocol.errors import FedURWKVError, RunError
-from protocol.messages import REFUSED, Reply, read_task, reply_content
+from protocol.errors import BudgetError, FedURWKVError, RunError
+from protocol.messages import REFUSED, SPENT, Reply, read_task, reply_content
 from protocol.settings import Table, resolve
 
 if TYPE_CHECKING:
@@ -24,7 +25,7 @@ if TYPE_CHECKING:
 app = ClientApp()
 
 STATE = "state"
-"""Folder in a simulated run's folder: what each site remembers, in a folder of its own."""
+"""Folder in a simulated run's folder: what each site remembers and has spent, in a folder of its own."""
 
 SOCKET = "trainer"
 """Key of a SuperNode's node config that names the socket of the hospital's trainer."""
@@ -63,7 +64,8 @@ def _carry(message: Message, context: Context) -> Message:
     try:
         reply = _reply_of_service(message, context) if SOCKET in context.node_config else _reply(message, context)
     except FedURWKVError as error:
-        return Message(Error(REFUSED, str(error)), reply_to=message)
+        code = SPENT if isinstance(error, BudgetError) else REFUSED
+        return Message(Error(code, str(error)), reply_to=message)
     return Message(reply_content(reply), reply_to=message)
 
 
@@ -84,7 +86,9 @@ def _reply(message: Message, context: Context) -> Reply:
 
 def _trainer_of(context: Context) -> "Trainer":
     """The in-process trainer of a simulated site: made at its first message, then kept warm."""
-    from client.trainer import Trainer  # here, so that the courier itself imports no torch
+    # here, so that the courier itself imports no torch
+    from client.privacy.policy import OPEN
+    from client.trainer import Trainer
 
     index = int(context.node_config["partition-id"])
     key = json.dumps([index, context.run_config], sort_keys=True)
@@ -93,7 +97,8 @@ def _trainer_of(context: Context) -> "Trainer":
             settings = resolve(context.run_config)
             site = simulated_site(settings, index)
             state = Path(str(settings["run.out"])) / STATE / site.name
-            _trainers[key] = Trainer(site, settings, index, state)
+            policy = replace(OPEN, folder=state)
+            _trainers[key] = Trainer(site, settings, policy, index=index, state=state, pretend=True)
         return _trainers[key]
 
 

@@ -5,13 +5,12 @@ it are relative to its folder.
 """
 
 import logging
-from collections.abc import Mapping
 from dataclasses import dataclass, fields
 from pathlib import Path
 
 from protocol.address import read_address
 from protocol.errors import DeploymentError, SettingsError
-from protocol.settings import Table, convert, load_scenario, nearest, require, section
+from protocol.settings import Table, load_scenario, nearest, require, section
 
 FILE = "site.yaml"
 ANY, NONE = "any", "none"
@@ -53,7 +52,7 @@ allow:
 """
 
 COUNTED_ON = (
-    *("train.images", "train.loss", "train.steps"),
+    *("train.images", "train.loss", "train.steps", "epsilon"),
     *(f"val.{name}" for name in ("images", "dice", "iou", "loss")),
     *(f"test.{name}" for name in ("images", "dice", "iou", "hd95", "nsd")),
     *(f"seconds.{name}" for name in ("read", "load", "evaluate", "train", "pack")),
@@ -63,7 +62,7 @@ COUNTED_ON = (
 OTHERS = ("privacy.", "allow.")
 """The sections of site.yaml that are the policy's."""
 
-OPTIONAL: Table = {"data": ".", "device": "auto", "allow.scalars": ANY, "allow.decimals": 17}
+OPTIONAL: Table = {"data": ".", "device": "auto"}
 OPTIONAL |= {"connection.ca": "ca.crt", "connection.key": "site.key", "connection.state": "state"}
 OPTIONAL |= {"connection.threads": 0}
 
@@ -103,8 +102,6 @@ class Hospital:
         state: the folder for logs and all that outlives a restart.
         device: auto, cpu, cuda or cuda:N.
         threads: CPU threads; 0: all cores.
-        scalars: names of the numbers that may leave; None: any.
-        decimals: to which they are rounded.
     """
 
     folder: Path
@@ -116,8 +113,6 @@ class Hospital:
     state: Path
     device: str
     threads: int
-    scalars: frozenset[str] | None
-    decimals: int
 
     @property
     def public_key(self) -> Path:
@@ -127,13 +122,6 @@ class Hospital:
     def socket(self) -> Path:
         """The trainer's socket, in a folder that only the hospital's user can open."""
         return self.state / "trainer" / "socket"
-
-    def let_out(self, scalars: Mapping[str, float]) -> dict[str, float]:
-        """The scalars that may leave, rounded; the others are logged and dropped."""
-        held = sorted(name for name in scalars if self.scalars is not None and name not in self.scalars)
-        if held:
-            log.warning("not sent, because allow.scalars in %s does not name it: %s", FILE, ", ".join(held))
-        return {name: round(value, self.decimals) for name, value in scalars.items() if name not in held}
 
 
 def read_hospital(folder: Path) -> Hospital:
@@ -156,11 +144,8 @@ def read_hospital(folder: Path) -> Hospital:
     table = OPTIONAL | given
     try:
         words = section(table, "connection", Connection)
-        decimals = int(convert("allow.decimals", table["allow.decimals"], int))
     except SettingsError as error:
         raise SettingsError(f"{path}: {error}") from error
-    scalars = str(table["allow.scalars"])
-    named = frozenset(word.strip() for word in scalars.split(",")) - {NONE}
     places = {
         key: str(table[key] if key == "data" else table[f"connection.{key}"])
         for key in ("data", "ca", "key", "state")
@@ -172,8 +157,6 @@ def read_hospital(folder: Path) -> Hospital:
         **{key: (folder / Path(place).expanduser()).absolute() for key, place in places.items()},
         device=str(table["device"]),
         threads=words.threads,
-        scalars=None if scalars == ANY else named,
-        decimals=decimals,
     )
 
 

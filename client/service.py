@@ -18,7 +18,6 @@ import threading
 import traceback
 from collections.abc import Callable, Iterator
 from concurrent.futures import CancelledError, Future, ThreadPoolExecutor
-from dataclasses import replace
 from functools import partial
 from pathlib import Path
 from typing import NoReturn
@@ -28,6 +27,7 @@ from grpc_health.v1 import health_pb2, health_pb2_grpc
 from grpc_health.v1.health import HealthServicer
 
 from client.hospital import Hospital, read_hospital
+from client.privacy.policy import read_policy
 from client.trainer import Trainer
 from client.trainer_pb2 import Reply as ReplyMessage
 from client.trainer_pb2 import Task as TaskMessage
@@ -131,7 +131,7 @@ class TrainerService(TrainerServicer):
                 if over.is_set():  # a stopped trainer stays stopped: the next task gets a fresh one
                     self._trainer = None
         log.info("%s", _told(task, reply))
-        return reply_message(replace(reply, scalars=self._hospital.let_out(reply.scalars)))
+        return reply_message(reply)
 
     def _trainer_for(self, table: Table, study: str) -> Trainer:
         """The trainer of the study with these settings, warm when it answered the last task too."""
@@ -153,7 +153,8 @@ def own_settings(hospital: Hospital, settings: Table) -> Table:
 def make_trainer(hospital: Hospital, settings: Table, study: str) -> Trainer:
     """The hospital's trainer for one study, whose name the coordinator chose: it becomes no part of a path."""
     memory = hospital.state / STUDIES / hashlib.sha256(study.encode()).hexdigest()[:16]
-    return Trainer(hospital.data, own_settings(hospital, settings), state=memory, name=hospital.name)
+    policy = read_policy(hospital.folder)
+    return Trainer(hospital.data, own_settings(hospital, settings), policy, state=memory, name=hospital.name)
 
 
 @contextlib.contextmanager

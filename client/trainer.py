@@ -15,8 +15,10 @@ import torch
 from client.data import Images, load_split
 from client.device import PlaceSettings, find_place
 from client.evaluation import evaluate
+from client.gatekeeper import Gatekeeper
 from client.memory import PERSONAL, StateFolder
 from client.network import network_at
+from client.privacy.policy import Policy
 from client.sender import Sender
 from client.site import read_site
 from client.training import Span, TrainSettings, train
@@ -53,19 +55,31 @@ class Trainer:
     Args:
         folder: the site's folder (see `client.site`).
         settings: the run's complete table.
+        policy: the hospital's own word on what its data may be used for.
         index: the site's number in a simulation, which spreads sites over GPUs.
         state: the folder in which the site keeps what it remembers of this study, and of no other (see
-            `client.memory`); made when it is needed. None where the strategy has sites remember nothing.
+            `client.memory`, `client.outbox`); made when it is needed. None where nothing is to be kept.
         name: the site's name in the study; empty: the folder's.
+        pretend: whether this is a site of a simulation (see `client.gatekeeper`).
 
     Raises:
         DataError: the folder is not a site that can be trained on.
+        PolicyError: the hospital does not allow the study.
+        LedgerError: its privacy ledger is missing or damaged.
         SettingsError: the settings are impossible here.
-        RunError: the strategy has sites remember something, and there is no folder for it.
+        RunError: the site has to keep something, and there is no folder for it.
     """
 
     def __init__(
-        self, folder: Path, settings: Table, index: int = 0, state: Path | None = None, name: str = ""
+        self,
+        folder: Path,
+        settings: Table,
+        policy: Policy,
+        *,
+        index: int = 0,
+        state: Path | None = None,
+        name: str = "",
+        pretend: bool = False,
     ) -> None:
         self.settings = settings
         self.seed = int(settings["seed"])
@@ -79,6 +93,7 @@ class Trainer:
         self.state = state
         self.site = read_site(folder, seed=self.seed, val=self.data.val, test=self.data.test, name=name)
         self.network = network_at(self.architecture, self.place)
+        self.gatekeeper = Gatekeeper(policy, settings, self.strategy, self.site, state, pretend=pretend)
         self._sender = Sender(section(settings, "transfer", TransferSettings).codec, self.network.schema)
         self._splits: dict[str, Images] = {}
         self._seconds: dict[str, float] = {}
@@ -95,14 +110,16 @@ class Trainer:
         trains it, so one exchange a round both scores the last global model and makes the next.
 
         Raises:
+            PolicyError: the model is refused, or the round would pass the privacy budget.
             RoundError: the model's schema is not this network's, the site does not remember what the server counts
                 on, or training failed.
             RunError: what the site remembers is torn.
         """
         with self.network.turn:
-            return self._answer(task)
+            return self.gatekeeper.answer(task, self._compute)
 
-    def _answer(self, task: Task) -> Reply:
+    def _compute(self, task: Task) -> Reply:
+        """The whole reply, with all that the site knows."""
         self._seconds = {}
         scalars: dict[str, float] = {}
         model = b""
@@ -112,7 +129,7 @@ class Trainer:
             if task.split:
                 scalars |= self._evaluate(task.split)
             if task.kind == TRAIN:
-                model, trained = self._train(local, scalars)
+                model, trained = self._train(local, task, scalars)
                 scalars |= trained
                 with self._clock("pack"):
                     model = self._sender.encode(task.round, task.accepted, task.model, model)
@@ -129,6 +146,8 @@ class Trainer:
             raise RoundError(
                 "the server's model has another schema than this site's network: code or settings differ"
             )
+        if task.kind == TRAIN:
+            self.gatekeeper.admit(task)
         x = self.network.take(task.model)
         received: Arrays = {}
         if task.kind == TRAIN:
@@ -152,8 +171,9 @@ class Trainer:
             scores = evaluate(self.network.logits, images, classes, self.place, surfaces=split == "test")
         return {f"{split}.{name}": value for name, value in scores.items()}
 
-    def _train(self, local: LocalRound, scores: Mapping[str, float]) -> tuple[bytes, dict[str, float]]:
-        """Train and remember: the packed model to send, and the numbers beside it."""
+    def _train(self, local: LocalRound, task: Task, scores: Mapping[str, float]) -> tuple[bytes, dict[str, float]]:
+        """Pay, train and remember: the packed model to send, and the numbers beside it."""
+        walk, spent = self.gatekeeper.pay(task)
         images, asked = self._images("train"), set(self.strategy.reports)
         losses = {VAL_LOSS: scores[VAL_LOSS]} if VAL_LOSS in scores else {}
         if LOSS_BEFORE in asked:
@@ -161,7 +181,7 @@ class Trainer:
         span = Span(local.number, int(self.settings["federation.rounds"]), self.seed, self.site.name)
         with self._clock("train"):
             phases = local.phases(self.training.epochs)
-            trained = train(self.network, images, self.training, phases, local.x, span, self._stop.is_set)
+            trained = train(self.network, images, self.training, phases, local.x, span, self._stop.is_set, walk)
         if VAL_LOSS_AFTER in asked and len(self._images("val")):
             losses[VAL_LOSS_AFTER] = self._evaluate("val")[VAL_LOSS]
         if missing := asked & set(LOSSES) - losses.keys():
@@ -170,7 +190,7 @@ class Trainer:
             arrays, reported = local.close(trained.journeys, losses)
             packed = self.network.schema.pack(arrays) if self.strategy.kept(local.x) else trained.packed
         counts = {"train.images": float(len(images)), "train.loss": trained.loss, "train.steps": float(trained.steps)}
-        return packed, counts | reported
+        return packed, counts | reported | spent
 
     def _leave_personal(self, local: LocalRound, best_round: int) -> None:
         """Leave the model that was tested beside the site's state, where it is one of the site's own."""

@@ -73,6 +73,12 @@ class Trained:
     steps: int
 
 
+Walk = Callable[
+    [Network, Images, TrainSettings, Leg, Arrays, Span, Callable[[], bool]], tuple[float, tuple[float, ...], float]
+]
+"""What runs a phase: `run_phase`, or `client.private_training`'s under differential privacy."""
+
+
 def learning_rate(settings: TrainSettings, done: float) -> float:
     """The learning rate when the share `done` (0 to 1) of the study's steps has been taken.
 
@@ -92,6 +98,7 @@ def train(
     x: Arrays,
     span: Span,
     stopped: Callable[[], bool],
+    walk: Walk | None = None,
 ) -> Trained:
     """Train the network through the phases of a round.
 
@@ -101,6 +108,7 @@ def train(
     Args:
         x: the global model as it came.
         stopped: asked before each step; when true, the round is given up.
+        walk: what runs each phase; None: `run_phase`.
 
     Raises:
         RoundError: the loss is not finite, or the round was given up.
@@ -110,7 +118,7 @@ def train(
     for leg in legs(phases):
         if leg.phase.start is not None:
             network.hold(leg.phase.start)
-        mean, rates, momentum = run_phase(network, images, settings, leg, x, span, stopped)
+        mean, rates, momentum = (walk or run_phase)(network, images, settings, leg, x, span, stopped)
         loss = mean if rates else loss
         packed = network.read()
         journeys.append(Journey(network.schema.unpack(packed), rates, momentum))

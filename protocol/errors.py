@@ -8,6 +8,7 @@ FedURWKVError
 ├── RunError         the folder of a run was missing, taken, torn or of another version
 │   └── StoppedError the user stopped the work
 ├── PolicyError      the hospital's policy does not allow what was asked of it
+│   └── BudgetError  the privacy that a study or a hospital grants is spent
 ├── LedgerError      a privacy ledger was missing, damaged or changed by another hand
 └── DeploymentError  a key, a certificate, an address or a service of the deployment was missing or wrong
 """
@@ -46,7 +47,11 @@ class StoppedError(RunError):
 
 
 class PolicyError(FedURWKVError):
-    """The hospital's own policy does not allow what was asked of it, or its budget is spent."""
+    """The hospital's own policy does not allow what was asked of it."""
+
+
+class BudgetError(PolicyError):
+    """A round would pass a limit of what a study, or all studies, may cost a patient; so would every later one."""
 
 
 class LedgerError(FedURWKVError):

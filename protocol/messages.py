@@ -24,6 +24,9 @@ EVALUATE: Kind = "evaluate"
 REFUSED = 1000
 """Error code of a reply in which a site says why it did not do what was asked."""
 
+SPENT = 1001
+"""Error code of such a reply when the site's privacy budget is spent, so that it will not train in a later round."""
+
 _MODEL, _RECEIVED, _TASK, _REPLY, _SCALARS = "model", "received", "task", "reply", "scalars"
 _WORDS = ("round", "schema", "split", "study", "accepted", "received_schema")
 

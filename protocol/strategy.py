@@ -45,6 +45,12 @@ def check_composition(strategy: Strategy, table: Mapping[str, Value]) -> None:
             f"train.optimizer = {table['train.optimizer']!r} does not go with {name}, which reads a site's update as"
             " a sum of gradients; use --set train.optimizer=sgd and a learning rate for it"
         )
+    private = float(table["privacy.epsilon"]) > 0
+    if private and strategy.needs_statistics:
+        raise SettingsError(
+            f"privacy.epsilon = {table['privacy.epsilon']} does not go with {name}, which is about batch statistics:"
+            " they mix patients, and no noise covers them; use --set privacy.epsilon=0, or fedbn"
+        )
     if strategy.needs_statistics and table["model.norm"] != "batch":
         raise SettingsError(
             f"model.norm = {table['model.norm']!r} does not go with {name}, which is about batch statistics;"
@@ -55,7 +61,7 @@ def check_composition(strategy: Strategy, table: Mapping[str, Value]) -> None:
             f"train.epochs = {table['train.epochs']} does not go with {name}, which needs at least"
             f" {strategy.needs_epochs} local epochs a round; use --set train.epochs={strategy.needs_epochs}"
         )
-    if float(table["privacy.epsilon"]) > 0 and set(strategy.reports) & set(LOSSES):
+    if private and set(strategy.reports) & set(LOSSES):
         raise SettingsError(
             f"privacy.epsilon = {table['privacy.epsilon']} does not go with {name}, which weighs sites by losses that"
             " no noise covers; use --set privacy.epsilon=0 or another strategy"

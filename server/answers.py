@@ -19,10 +19,14 @@ log = logging.getLogger("fedurwkv.server")
 
 @dataclass
 class Answers:
-    """What came of one or more exchanges: the replies that count, who was left out and why, bytes, seconds waited."""
+    """What came of one or more exchanges: the replies that count, who was left out and why, bytes, seconds waited.
+
+    `spent` are those left out whose privacy budget is spent.
+    """
 
     replies: dict[str, Reply] = field(default_factory=dict)
     failed: dict[str, str] = field(default_factory=dict)
+    spent: set[str] = field(default_factory=set)
     bytes_down: int = 0
     bytes_up: int = 0
     waited: float = 0.0
@@ -82,6 +86,8 @@ class Line:
                 yield reply
             except QuarantineError as error:
                 answers.leave_out(name, str(error))
+                if error.spent:
+                    answers.spent.add(name)
             began = time.perf_counter()
         answers.waited += time.perf_counter() - began
         for name in sorted(late):

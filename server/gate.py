@@ -14,7 +14,7 @@ import numpy.typing as npt
 from flwr.app import Message
 
 from protocol.codec import Codec, decode
-from protocol.messages import Reply, read_reply
+from protocol.messages import SPENT, Reply, read_reply
 from protocol.packing import Schema
 from server.roster import Member
 from strategies import Update
@@ -35,7 +35,15 @@ STEPS_RANGE = 1e-12, 1e12
 
 
 class QuarantineError(Exception):
-    """A reply that must not count; its text is the reason, for both ends' logs."""
+    """A reply that must not count; its text is the reason, for both ends' logs.
+
+    Args:
+        spent: whether the site refused because its privacy budget is spent.
+    """
+
+    def __init__(self, reason: str, *, spent: bool = False) -> None:
+        super().__init__(reason)
+        self.spent = spent
 
 
 @dataclass(frozen=True)
@@ -47,8 +55,7 @@ class Gate:
         x: the global model that was sent.
         round: the round's number.
         max_update: largest plausible |y_i - x| over trainable parameters, as a multiple of |x|.
-        required: scalars without which a reply is no answer, but for those of a split without images.
-        reports: scalars that the strategy cannot do without.
+        needed: scalars that the strategy cannot do without; any other is the site's to withhold.
         codec: how updates travel.
     """
 
@@ -56,8 +63,7 @@ class Gate:
     x: Mapping[str, npt.NDArray[Any]]
     round: int
     max_update: float
-    required: tuple[str, ...] = ()
-    reports: tuple[str, ...] = ()
+    needed: tuple[str, ...] = ()
     codec: Codec = "fp32"
 
     def read(self, message: Message, member: Member) -> Reply:
@@ -67,7 +73,7 @@ class Gate:
             QuarantineError: they are not, or the site says that it failed.
         """
         if message.has_error():
-            raise QuarantineError(_last_line(message.error.reason))
+            raise QuarantineError(_last_line(message.error.reason), spent=message.error.code == SPENT)
         try:
             reply = read_reply(message.content)
         except ValueError as error:
@@ -76,11 +82,7 @@ class Gate:
             raise QuarantineError(f"the reply says it comes from {reply.site!r}")
         if reply.round != self.round:
             raise QuarantineError(f"a reply to round {reply.round} in round {self.round}")
-        for name in self.required:
-            split, _, what = name.partition(".")
-            if name not in reply.scalars and (what == "images" or reply.scalars.get(f"{split}.images")):
-                raise QuarantineError(f"{name} is missing")
-        for name in self.reports:
+        for name in self.needed:
             if name not in reply.scalars:
                 raise QuarantineError(f"{name}, which the strategy needs, is missing")
         for name, value in reply.scalars.items():

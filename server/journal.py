@@ -48,6 +48,7 @@ class State:
         history: one record a round, as in result.json.
         seconds: wall time so far, by what it went to.
         stopped_early: whether patience ran out.
+        ended: why no further round can be had, in the words of the sites whose privacy budget is spent; else empty.
         closed: whether the last model has been scored.
     """
 
@@ -64,6 +65,7 @@ class State:
     history: list[dict[str, Any]] = field(default_factory=list)
     seconds: dict[str, float] = field(default_factory=dict)
     stopped_early: bool = False
+    ended: str = ""
     closed: bool = False
 
     def words(self) -> dict[str, Any]:

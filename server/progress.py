@@ -44,11 +44,16 @@ def line(record: dict[str, Any]) -> str:
     """One round as a line under `HEADER`; sites that were left out follow with their reasons."""
     words = (
         f"{record['round']:>5}  {record['global_dice']:>11.4f}  {record['worst_site_dice']:>10.4f}"
-        f"  {record['train_loss']:>10.4f}  {record['seconds']:>7.1f}"
+        f"  {_loss(record['train_loss']):>10}  {record['seconds']:>7.1f}"
     )
     for name, reason in record["failed"].items():
         words += f"\n       left out: {name}: {reason}"
     return words
+
+
+def _loss(value: float | None) -> str:
+    """A dash where no site tells it."""
+    return "-" if value is None else f"{value:.4f}"
 
 
 def _scored(run: Path) -> list[dict[str, Any]]:

@@ -35,9 +35,9 @@ def result(state: State, tests: dict[str, Reply]) -> dict[str, Any]:
         "nsd": pooled(replies, "test", "nsd"),
         "worst_site_dice": worst(replies, "test", "dice"),
         "sites": {
-            name: {metric: reply.scalars[f"test.{metric}"] for metric in METRICS}
+            name: {metric: reply.scalars.get(f"test.{metric}") for metric in METRICS}
             for name, reply in tests.items()
-            if reply.scalars.get("test.images")
+            if reply.scalars.get("test.images") and "test.dice" in reply.scalars
         },
         "best_round": state.best_round,
     }

@@ -86,7 +86,8 @@ def _member(message: Message, node: int) -> Member:
         raise ValueError(f"a site's name must have 1 to {LONGEST_NAME} printable characters, not {reply.site[:50]!r}")
     images = {}
     for split in SPLITS:
-        count = reply.scalars.get(f"{split}.images", -1.0)
+        unsaid = -1.0 if split == "train" else 0.0  # of val and test a site may withhold it
+        count = reply.scalars.get(f"{split}.images", unsaid)
         if not (0 <= count <= MOST_IMAGES and count == int(count)):
             raise ValueError(f"site {reply.site}: {split}.images = {count} is no number of images")
         images[split] = int(count)

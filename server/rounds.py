@@ -5,6 +5,7 @@ trains; the closing evaluation scores the last one. The best model by pooled val
 site has a part of its own, model and part are of the same round, in every score.
 """
 
+import logging
 import time
 from collections.abc import Iterator, Mapping
 from dataclasses import replace
@@ -30,11 +31,7 @@ from server.status import Status
 from server.writer import Writer
 from strategies import Update
 
-SCORES = {
-    "val": ("val.images", "val.dice", "val.iou", "val.loss"),
-    "test": ("test.images", "test.dice", "test.iou", "test.hd95", "test.nsd"),
-}
-"""What a reply must hold of the split that it was asked to evaluate."""
+log = logging.getLogger("fedurwkv.server")
 
 
 class Federation:
@@ -82,7 +79,7 @@ class Federation:
         self.roster = call_roll(self.line.grid, self.settings.sites, self.settings.deadline)
         check_roster(self.roster, self.state, self.settings, self.strategy)
         self.strategy.sites = len(self.roster)
-        while self.state.round < self.settings.rounds and not self.state.stopped_early:
+        while self.state.round < self.settings.rounds and not (self.state.stopped_early or self.state.ended):
             self._round(self.state.round + 1)
         if not self.state.closed:
             self._score_last()
@@ -100,10 +97,16 @@ class Federation:
         if len(turns) > 1 and number > 1:
             self._score_apart("evaluation")
         began, answers, model = time.perf_counter(), Answers(), state.model
-        for turn in turns:
-            split = "val" if len(turns) == 1 else ""
-            model = self._turn(number, model, {name: asked[name] for name in turn}, split, answers)
-        answers.check_quorum(f"round {number}", self.settings.needed(len(asked)))
+        try:
+            for turn in turns:
+                split = "val" if len(turns) == 1 else ""
+                model = self._turn(number, model, {name: asked[name] for name in turn}, split, answers)
+            answers.check_quorum(f"round {number}", self.settings.needed(len(asked)))
+        except RoundError:
+            if not self._is_spent(answers, len(asked)):
+                raise
+            self._end(number, answers)
+            return
         if not all(np.isfinite(array).all() for array in model.values()):
             raise RoundError(f"round {number}: the aggregate is not finite, though every update was; see strategy.*")
         exchanged = time.perf_counter() - began
@@ -116,6 +119,23 @@ class Federation:
         state.history.append(entry | {"bytes_down": answers.bytes_down, "bytes_up": answers.bytes_up})
         state.stopped_early = 0 < self.settings.patience <= number - 1 - state.best_round
         self._spend(answers, exchanged)
+        self.writer.write(state)
+
+    def _is_spent(self, answers: Answers, asked: int) -> bool:
+        """Whether a round after the first failed for want of privacy budgets: else it would have had its quorum."""
+        there = len(answers.replies) + len(answers.spent)
+        return bool(answers.spent) and self.state.round > 0 and there >= self.settings.needed(asked)
+
+    def _end(self, number: int, answers: Answers) -> None:
+        """No further round can be had: those so far are the run, and the record of the last says why."""
+        state = self.state
+        state.ended = f"the privacy budget of {', '.join(sorted(answers.spent))} is spent"
+        log.warning("the run ends with round %d: in round %d %s", state.round, number, state.ended)
+        last = state.history[-1]
+        last["failed"] |= {name: f"round {number}: {reason}" for name, reason in sorted(answers.failed.items())}
+        last["bytes_down"] += answers.bytes_down
+        last["bytes_up"] += answers.bytes_up
+        self._spend(answers)
         self.writer.write(state)
 
     def _turn(self, number: int, model: Arrays, asked: Roster, split: str, answers: Answers) -> Arrays:
@@ -137,8 +157,8 @@ class Federation:
 
     def _updates(self, number: int, model: Arrays, asked: Roster, split: str, answers: Answers) -> Iterator[Update]:
         """The honest updates of a turn, as they arrive; at the end, the round before is on disk."""
-        required = (*SCORES.get(split, ()), "train.images", "train.loss")
-        gate = Gate(self.schema, model, number, self.settings.max_update, required, self.strategy.reports, self.codec)
+        needed = ("train.images", *self.strategy.reports)
+        gate = Gate(self.schema, model, number, self.settings.max_update, needed, self.codec)
         tasks = self.questions.train(number, model, asked, split)
         for reply in self.line.ask(tasks, asked, gate, answers):
             try:
@@ -155,11 +175,16 @@ class Federation:
         state, entry = self.state, self.state.history[number - 1]
         dice = pooled(replies.values(), "val", "dice")
         if dice is None:
+            if not state.best_round and any(reply.scalars.get("val.images") for reply in replies.values()):
+                raise RoundError(
+                    "no site tells val.dice, without which no model can be chosen: have a hospital name it in"
+                    " allow.scalars of its site.yaml, and go on with --resume"
+                )
             return
         for name, reply in sorted(replies.items()):
             if reply.scalars.get("val.images"):
                 site = entry["sites"].setdefault(name, unscored())
-                site |= {"dice": reply.scalars["val.dice"], "iou": reply.scalars["val.iou"]}
+                site |= {metric: reply.scalars.get(f"val.{metric}") for metric in ("dice", "iou")}
         entry["global_dice"], entry["worst_site_dice"] = dice, worst(replies.values(), "val", "dice")
         if not state.best_round or dice > state.best_dice:
             state.best, state.best_round, state.best_dice = state.model, number, dice
@@ -188,7 +213,7 @@ class Federation:
     def _evaluate(self, what: str, split: str, model: Arrays, number: int, accepted: Mapping[str, int]) -> Answers:
         """One exchange with every site; its failures and bytes are booked on the last round."""
         answers = Answers()
-        gate = Gate(self.schema, model, number, self.settings.max_update, SCORES[split])
+        gate = Gate(self.schema, model, number, self.settings.max_update)
         tasks = self.questions.evaluate(number, model, self.roster, split, accepted)
         for reply in self.line.ask(tasks, self.roster, gate, answers):
             answers.replies[reply.site] = reply

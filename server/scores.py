@@ -11,22 +11,28 @@ CLOCKS = 0.05
 
 
 def pooled(replies: Collection[Reply], split: str, metric: str) -> float | None:
-    """The mean of a per-image metric over the images of all sites; None when no site has images there."""
-    scored = [reply.scalars for reply in replies if reply.scalars[f"{split}.images"]]
-    total = sum(scalars[f"{split}.images"] for scalars in scored)
-    return sum(s[f"{split}.images"] * s[f"{split}.{metric}"] for s in scored) / total if scored else None
+    """The mean of a per-image metric over the images of all sites that tell it; None when none does."""
+    scored = _told(replies, split, metric)
+    total = sum(images for images, _ in scored)
+    return sum(images * value for images, value in scored) / total if scored else None
 
 
 def worst(replies: Collection[Reply], split: str, metric: str) -> float | None:
-    """The lowest mean of a per-image metric among the sites that have images in the split."""
-    return min((r.scalars[f"{split}.{metric}"] for r in replies if r.scalars.get(f"{split}.images")), default=None)
+    """The lowest mean of a per-image metric among the sites that have images in the split and tell it."""
+    return min((value for _, value in _told(replies, split, metric)), default=None)
+
+
+def _told(replies: Collection[Reply], split: str, metric: str) -> list[tuple[float, float]]:
+    """The images of each site and its mean, where a site has any and lets both out."""
+    images, name = f"{split}.images", f"{split}.{metric}"
+    return [(r.scalars[images], r.scalars[name]) for r in replies if r.scalars.get(images) and name in r.scalars]
 
 
 def record(number: int, replies: Mapping[str, Reply], failed: Mapping[str, str], seconds: float) -> dict[str, Any]:
-    """The record of a round as result.json has it, its model not scored yet."""
-    sites = {
-        name: {**unscored(), "loss": r.scalars["train.loss"], "seconds": computed(r)} for name, r in replies.items()
-    }
+    """The record of a round as result.json has it, its model not scored yet; what a site withholds is null."""
+    sites = {name: unscored() | {"seconds": computed(r)} for name, r in replies.items()}
+    for name, reply in replies.items():
+        sites[name] |= {"loss": reply.scalars.get("train.loss"), "epsilon": reply.scalars.get("epsilon")}
     return {
         "round": number,
         "global_dice": None,

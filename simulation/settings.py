@@ -1,6 +1,8 @@
 """Every setting of a simulation checked before anything is made, so that a wrong word costs a second, not a round."""
 
 from client.device import PlaceSettings, find_place
+from client.privacy.plan import check_private
+from client.privacy.settings import PrivacySettings
 from client.trainer import SiteData
 from client.training import TrainSettings
 from protocol.codec import TransferSettings
@@ -49,15 +51,13 @@ def check_settings(table: Table) -> DataSettings:
         "1 (grey) or 3 (colour)",
     )
     find_place(section(table, "train", PlaceSettings))
-    make_strategy(table)
+    strategy = make_strategy(table)
+    privacy = section(table, "privacy", PrivacySettings)
+    if privacy.asked:
+        check_private(privacy, strategy, str(table["model.norm"]))
     for key, words in OF_THE_COMMAND.items():
         if table[key] != defaults()[key]:
             raise SettingsError(f"{key} = {table[key]!r}: a simulation sets it itself; use {words}")
-    if table["privacy.epsilon"]:
-        raise SettingsError(
-            f"privacy.epsilon = {table['privacy.epsilon']!r}: this version trains without differential privacy;"
-            " leave it at 0"
-        )
     return section(table, "data", DataSettings)
 
 

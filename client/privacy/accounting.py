@@ -8,6 +8,8 @@ one counts, since each holds by itself:
           https://arxiv.org/abs/1905.09982. Quick; adds up exactly.
     PRV   Gopi, Lee, Wutschitz 2021, https://arxiv.org/abs/2106.02848; the upper end of its error bar. Tighter by a
           tenth or so; takes seconds when many kinds of steps are added up.
+
+Opacus takes seconds to import, and only private training needs it: it is imported where it is used.
 """
 
 import functools
@@ -18,9 +20,6 @@ from dataclasses import dataclass
 from typing import Literal
 
 import numpy as np
-from opacus.accountants import PRVAccountant
-from opacus.accountants.analysis.rdp import compute_rdp, get_privacy_spent
-from opacus.accountants.utils import get_noise_multiplier
 
 from protocol.errors import SettingsError
 from protocol.settings import require
@@ -67,6 +66,8 @@ def rdp_epsilon(charges: Iterable[Charge], delta: float) -> float:
         return 0.0
     if any(charge.noise == 0 for charge in each):
         return float("inf")
+    from opacus.accountants.analysis.rdp import get_privacy_spent
+
     total = np.sum([charge.steps * _rdp(charge.noise, charge.rate) for charge in each], axis=0)
     _hush()
     epsilon, _ = get_privacy_spent(orders=list(ORDERS), rdp=total, delta=delta)
@@ -75,6 +76,8 @@ def rdp_epsilon(charges: Iterable[Charge], delta: float) -> float:
 
 @functools.cache
 def _rdp(noise: float, rate: float) -> np.ndarray:
+    from opacus.accountants.analysis.rdp import compute_rdp
+
     return np.asarray(compute_rdp(q=rate, noise_multiplier=noise, steps=1, orders=list(ORDERS)))
 
 
@@ -89,6 +92,8 @@ def _prv_epsilon(each: tuple[Charge, ...], delta: float) -> float:
         return 0.0
     if any(charge.noise == 0 for charge in each):
         return float("inf")
+    from opacus.accountants import PRVAccountant
+
     _hush()
     accountant = PRVAccountant()
     accountant.history = [(charge.noise, charge.rate, charge.steps) for charge in each]
@@ -115,6 +120,8 @@ def noise_for(epsilon: float, delta: float, rate: float, steps: int, accountant:
     Raises:
         SettingsError: no noise is enough.
     """
+    from opacus.accountants.utils import get_noise_multiplier
+
     own = {"alphas": list(ORDERS)} if accountant == "rdp" else {"eps_error": PRV_ERROR}
     _hush()
     try:

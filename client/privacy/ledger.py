@@ -11,9 +11,9 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
-from client.privacy.accounting import Charge, prv_epsilon, rdp_epsilon
+from client.privacy.accounting import Accountant, Charge, epsilon_of, prv_epsilon, rdp_epsilon
 from client.privacy.chain import Chain, Record
-from protocol.errors import LedgerError, PolicyError
+from protocol.errors import BudgetError, LedgerError
 
 FORMAT = 1
 OPENED, SPENT = "opened", "spent"
@@ -31,11 +31,12 @@ class Request:
 
 @dataclass(frozen=True)
 class Limit:
-    """The most that may be spent: epsilon at delta, and who says so."""
+    """The most that may be spent: epsilon at delta, who says so, and by which bound (prv: the smaller of both)."""
 
     epsilon: float
     delta: float
     word: str
+    accountant: Accountant = "prv"
 
 
 @dataclass(frozen=True)
@@ -99,7 +100,7 @@ class Ledger:
         """Pay for a round before it begins; when this returns, it is on disk.
 
         Raises:
-            PolicyError: it would pass a limit; nothing is spent.
+            BudgetError: it would pass a limit; nothing is spent.
         """
 
         def make(records: list[Record]) -> Record:
@@ -111,7 +112,9 @@ class Ledger:
                 _refuse_beyond(limit, own, charge, which, "this study")
             _refuse_beyond(limits.everything, every, charge, which, "all studies")
             study = min(limits.study, key=lambda limit: limit.epsilon)
-            epsilon, epsilon_all = _bound([*own, charge], study), _bound([*every, charge], limits.everything)
+            bound = rdp_epsilon if study.accountant == "rdp" else epsilon_of  # one throughout: so it never falls
+            epsilon = bound([*own, charge], study.delta)
+            epsilon_all = _bound([*every, charge], limits.everything)
             return {
                 "kind": SPENT,
                 "utc": _now(),
@@ -135,7 +138,7 @@ def _refuse_beyond(limit: Limit, spent: Sequence[Charge], charge: Charge, which:
     if after <= limit.epsilon:
         return
     before = _bound(spent, limit)
-    raise PolicyError(
+    raise BudgetError(
         f"{which} is refused: it would bring what {what} cost this site's patients to epsilon {after:.4g} at delta"
         f" {limit.delta:g}, beyond {limit.word} = {limit.epsilon:g}; spent {before:.4g}, left"
         f" {max(0.0, limit.epsilon - before):.4g}; ask for fewer rounds or more noise, or have the hospital raise its"
@@ -144,9 +147,11 @@ def _refuse_beyond(limit: Limit, spent: Sequence[Charge], charge: Charge, which:
 
 
 def _bound(charges: Sequence[Charge], limit: Limit) -> float:
-    """Epsilon by the quick bound where that is within the limit, else by the smaller of both."""
+    """Epsilon by the quick bound where that is within the limit, else by the one that the limit asks for."""
     quick = rdp_epsilon(charges, limit.delta)
-    return quick if quick <= limit.epsilon else min(quick, prv_epsilon(charges, limit.delta))
+    if quick <= limit.epsilon or limit.accountant == "rdp":
+        return quick
+    return min(quick, prv_epsilon(charges, limit.delta))
 
 
 def _entries(records: Iterable[Record]) -> list[Entry]:

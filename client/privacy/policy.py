@@ -22,17 +22,19 @@
 """
 
 import logging
-from collections.abc import Mapping
-from dataclasses import dataclass
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Literal
 
 from client.privacy.accounting import check_delta
 from client.privacy.fingerprint import code_version, settings_hash
 from client.privacy.ledger import Limit, Limits
+from client.privacy.settings import PrivacySettings
 from protocol.errors import PolicyError, SettingsError
 from protocol.settings import Table, flatten, load_scenario, nearest, require, section
 from strategies import STRATEGIES
+from strategies.local import STEPS
 
 FILE = "site.yaml"
 ANY, NONE = "any", "none"
@@ -152,27 +154,44 @@ class Policy:
                 f"wants {self.privacy.batch} at least",
             )
 
+    def check_reports(self, names: Iterable[str]) -> None:
+        """Whether the scalars without which the server cannot use an update may leave.
+
+        Raises:
+            PolicyError: one may not.
+        """
+        for name in names:
+            if self.allow.scalars != ANY and name not in _words(self.allow.scalars):
+                raise self._refused(f"{name}, which the server needs,", "does not name it among allow.scalars")
+
     def limits(self, table: Table) -> Limits:
         """What the ledger holds a study with these settings to: its own budget, and the hospital's."""
-        delta = float(table["privacy.delta"])
-        own = Limit(float(table["privacy.epsilon"]), delta, "privacy.epsilon")
-        theirs = Limit(self.privacy.epsilon_study, delta, f"privacy.epsilon_study of {FILE}")
+        settings = section(table, "privacy", PrivacySettings)
+        own = Limit(settings.epsilon, settings.delta, "privacy.epsilon", settings.accountant)
+        theirs = replace(own, epsilon=self.privacy.epsilon_study, word=f"privacy.epsilon_study of {FILE}")
         every = Limit(self.privacy.epsilon_all, self.privacy.delta, f"privacy.epsilon_all of {FILE}")
         return Limits((own, theirs), every)
 
     def let_out(self, scalars: Mapping[str, float]) -> dict[str, float]:
-        """The scalars that may leave, rounded; the others are logged and dropped."""
+        """The scalars that may leave, rounded; the others are logged and dropped.
+
+        Sums of learning rates and numbers of steps follow from the settings and `train.images`: they stay exact,
+        since strategies divide by them.
+        """
         allowed = _words(self.allow.scalars)
         out = {name: value for name, value in scalars.items() if self.allow.scalars == ANY or name in allowed}
         for name in sorted(scalars.keys() - out.keys()):
             log.warning("%s stays here: allow.scalars of %s does not name it", name, self.folder / FILE)
-        return {name: round(value, self.allow.decimals) for name, value in out.items()}
+        return {name: value if name in STEPS else round(value, self.allow.decimals) for name, value in out.items()}
 
     def _refused(self, what: str, why: str) -> PolicyError:
         return PolicyError(f"{what} is refused: {self.folder / FILE} {why}; agree on it with the hospital")
 
 
 OPTIONAL: Table = {"data": ".", "device": "auto", "privacy.ledger": "privacy"}
+
+CONNECTION = "connection."
+"""The keys of the way to the coordinator, which `client.hospital` reads."""
 
 
 def read_policy(folder: Path) -> Policy:
@@ -193,6 +212,7 @@ def read_policy(folder: Path) -> Policy:
 def _parse(path: Path, given: Table) -> Policy:
     sections = {"privacy": Demands, "allow": Allowed}
     known = {"data", "device"} | {f"{name}.{key}" for name, cls in sections.items() for key in cls.__annotations__}
+    given = {key: value for key, value in given.items() if not key.startswith(CONNECTION)}
     for key in given:
         if key not in known:
             raise SettingsError(f"unknown key {key!r}{nearest(key, known, f'; known are: {sorted(known)}')}")

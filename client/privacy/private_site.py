@@ -30,7 +30,7 @@ class PrivateSite:
             round, and a round that is computed again is the same release, paid for once. None: a real site.
 
     Raises:
-        PolicyError: the hospital does not allow the study.
+        PolicyError: the hospital does not allow the study, or keeps a number that the server cannot do without.
         SettingsError: privacy does not go with another setting, or the budget is too small.
     """
 
@@ -44,6 +44,7 @@ class PrivateSite:
         name: str | None = None,
     ) -> None:
         policy.check(table, len(set(patients)), len(patients))
+        policy.check_reports(("train.images", *strategy.reports))
         self.settings = section(table, "privacy", PrivacySettings)
         self.units = rows_by_unit(patients, self.settings.unit)
         self._policy, self._table, self._name, self._epochs = policy, table, name, epochs
@@ -60,18 +61,17 @@ class PrivateSite:
         """Write round `number` into the ledger; when this returns, it is on disk.
 
         Raises:
-            PolicyError: it would pass a limit.
+            BudgetError: it would pass a limit.
             LedgerError: there is no ledger, or it was damaged or changed.
         """
         request = Request(study, run, number, f"settings {settings_hash(self._table)}")
+        charge = self.plan.charge(self._epochs)
         if self._name is not None:
             for entry in self._ledger.entries():
-                if entry.request == request:
+                if (entry.request.study, entry.request.round, entry.charge) == (study, number, charge):
                     return entry
         limits = self._policy.limits(self._table)
-        return self._ledger.spend(
-            request, self.plan.charge(self._epochs), self.settings.unit, len(self.units), limits
-        )
+        return self._ledger.spend(request, charge, self.settings.unit, len(self.units), limits)
 
     def randomness(self, number: int) -> Randomness:
         """Where the draws and the noise of round `number` come from."""

@@ -10,6 +10,17 @@ import yaml
 
 from client.hospital import Hospital, read_hospital
 
+WITHOUT_PRIVACY = {
+    "unit": "none",
+    "epsilon_study": 4.0,
+    "epsilon_all": 10.0,
+    "delta": 1e-5,
+    "batch": 2,
+    "patients": 2,
+    "images": 2,
+}
+"""The `privacy` keys of a site.yaml that asks for no privacy, so that tiny sites may train."""
+
 
 @contextmanager
 def short_folder() -> Iterator[Path]:
@@ -25,6 +36,11 @@ def hospital_at(folder: Path, data: Path, scalars: str = "any", **words: object)
     """A hospital in `folder` whose data lies in `data`; `words` are other lines under `connection`."""
     folder.mkdir(parents=True, exist_ok=True)
     connection = {"name": data.name, "coordinator": "", "threads": 1}
-    content = {"data": str(data), "device": "cpu", "allow": {"scalars": scalars, "decimals": 17}}
+    content: dict[str, object] = {"data": str(data), "device": "cpu", "privacy": WITHOUT_PRIVACY}
+    content["allow"] = {
+        **dict.fromkeys(("strategies", "code", "settings"), "any"),
+        "scalars": scalars,
+        "decimals": 17,
+    }
     (folder / "site.yaml").write_text(yaml.safe_dump(content | {"connection": connection | words}))
     return read_hospital(folder)

@@ -1,7 +1,10 @@
 """Small phantom sites and settings for tests that train the real network."""
 
+from dataclasses import replace
 from pathlib import Path
 
+from client.privacy.policy import OPEN
+from client.trainer import Trainer
 from protocol.settings import Table, resolve
 from simulation.settings import check_settings
 from simulation.sites import make_sites
@@ -26,3 +29,8 @@ def small(**changed: object) -> Table:
 def small_sites(folder: Path, table: Table) -> list[Path]:
     """The study's phantom sites below `folder`."""
     return make_sites(check_settings(table), int(table["seed"]), folder / "sites")
+
+
+def pretend(folder: Path, table: Table, state: Path | None = None) -> Trainer:
+    """The trainer of a pretend site that allows everything; its ledger, if it needs one, lies in `state`."""
+    return Trainer(folder, table, replace(OPEN, folder=state or folder), state=state, pretend=True)

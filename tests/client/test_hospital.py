@@ -4,6 +4,7 @@ import pytest
 import yaml
 
 from client.hospital import read_hospital, write_template
+from client.privacy.policy import read_policy
 from protocol.errors import DeploymentError, SettingsError
 from server.rounds import SCORES
 from tests.client.hospitals import hospital_at
@@ -22,18 +23,19 @@ def test_the_template_is_a_hospital_named_after_its_folder(tmp_path: Path) -> No
 
 def test_the_template_lets_out_what_the_coordinator_cannot_do_without(tmp_path: Path) -> None:
     write_template(tmp_path / "mercy")
-    hospital = read_hospital(tmp_path / "mercy")
+    policy = read_policy(tmp_path / "mercy")
     needed = {name: 0.123456 for split in SCORES.values() for name in split} | {
         "train.images": 7.0,
         "train.loss": 0.5,
     }
-    out = hospital.let_out(needed | {"patients.oldest": 99.0})
+    out = policy.let_out(needed | {"patients.oldest": 99.0})
     assert out.keys() == needed.keys()
     assert out["val.dice"] == 0.1235
 
 
 def test_nothing_leaves_where_none_may(tmp_path: Path) -> None:
-    assert hospital_at(tmp_path, tmp_path, scalars="none").let_out({"val.dice": 1.0}) == {}
+    hospital_at(tmp_path, tmp_path, scalars="none")
+    assert read_policy(tmp_path).let_out({"val.dice": 1.0}) == {}
 
 
 def test_a_hospital_needs_its_file(tmp_path: Path) -> None:

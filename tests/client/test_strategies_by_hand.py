@@ -14,7 +14,6 @@ import torch
 from client.data import batches, load_split, normalise
 from client.memory import StateFolder
 from client.site import read_site
-from client.trainer import Trainer
 from protocol.messages import TRAIN, Reply, Task
 from protocol.packing import Schema
 from protocol.seeds import seed_of
@@ -22,7 +21,7 @@ from protocol.settings import Table
 from server.app import initial_model
 from strategies import Strategy, Update
 from strategies.local import Arrays
-from tests.client.phantoms import small, small_sites
+from tests.client.phantoms import pretend, small, small_sites
 from urwkv import URWKV
 from urwkv.losses import segmentation_loss
 
@@ -81,7 +80,7 @@ class Study:
 
     def __init__(self, strategy: str, folders: list[Path], state: Path, **changed: object) -> None:
         self.table = table_of(strategy, **changed)
-        self.trainers = [Trainer(folder, self.table, 0, state / folder.name) for folder in folders]
+        self.trainers = [pretend(folder, self.table, state / folder.name) for folder in folders]
         self.hands = [Hand(folder, self.table) for folder in folders]
         assert [hand.steps for hand in self.hands] == [4, 2]
         self.strategy: Strategy = self.trainers[0].strategy

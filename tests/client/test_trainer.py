@@ -6,7 +6,6 @@ import torch
 
 from client.data import load_split, normalise
 from client.site import read_site
-from client.trainer import Trainer
 from protocol.codec import decode
 from protocol.errors import RoundError
 from protocol.messages import DESCRIBE, EVALUATE, TRAIN, Reply, Task
@@ -14,7 +13,7 @@ from protocol.packing import Schema
 from protocol.settings import Table
 from server.app import initial_model
 from strategies import STRATEGIES, Update
-from tests.client.phantoms import small, small_sites
+from tests.client.phantoms import pretend, small, small_sites
 from urwkv import URWKV
 from urwkv.losses import segmentation_loss
 
@@ -37,7 +36,7 @@ def first_task(table: Table, kind: str = TRAIN) -> tuple[Schema, Task]:
 def test_a_site_describes_itself(tmp_path: Path) -> None:
     table = small()
     (folder, _) = small_sites(tmp_path, table)
-    reply = Trainer(folder, table).answer(Task(DESCRIBE))
+    reply = pretend(folder, table).answer(Task(DESCRIBE))
     assert reply.site == folder.name
     assert sum(reply.scalars[f"{split}.images"] for split in ("train", "val", "test")) == 10
     assert reply.model == b""
@@ -47,7 +46,7 @@ def test_the_model_is_evaluated_as_it_came_before_it_is_trained(tmp_path: Path) 
     table = small()
     (folder, _) = small_sites(tmp_path, table)
     schema, task = first_task(table)
-    trainer = Trainer(folder, table)
+    trainer = pretend(folder, table)
     trained = trainer.answer(task)
     evaluated = trainer.answer(Task(EVALUATE, 1, schema.hash, task.model))
     for name in ("val.dice", "val.iou", "val.loss", "val.images"):
@@ -67,7 +66,7 @@ def test_surface_metrics_come_with_the_test_split(tmp_path: Path) -> None:
     table = small()
     (folder, _) = small_sites(tmp_path, table)
     schema, task = first_task(table)
-    reply = Trainer(folder, table).answer(Task(EVALUATE, 1, schema.hash, task.model, "test"))
+    reply = pretend(folder, table).answer(Task(EVALUATE, 1, schema.hash, task.model, "test"))
     assert {"test.dice", "test.iou", "test.hd95", "test.nsd", "test.images"} <= reply.scalars.keys()
 
 
@@ -75,12 +74,12 @@ def test_a_round_computed_again_gives_the_same_weights(tmp_path: Path) -> None:
     table = small()
     (folder, _) = small_sites(tmp_path, table)
     _, task = first_task(table)
-    once, again = (Trainer(folder, table).answer(task).model for _ in range(2))
+    once, again = (pretend(folder, table).answer(task).model for _ in range(2))
     assert once == again
 
 
 def one_site_update(folder: Path, table: Table, task: Task, schema: Schema) -> Update:
-    reply: Reply = Trainer(folder, table).answer(task)
+    reply: Reply = pretend(folder, table).answer(task)
     return Update(reply.site, schema.unpack(reply.model), int(reply.scalars["train.images"]))
 
 
@@ -117,7 +116,7 @@ def test_the_strategys_correction_reaches_the_steps(tmp_path: Path) -> None:
     distances = []
     for table in (plain, pulled):
         schema, task = first_task(table)
-        reply = Trainer(folder, {**table, **sgd}).answer(task)
+        reply = pretend(folder, {**table, **sgd}).answer(task)
         x, y = schema.unpack(task.model), schema.unpack(reply.model)
         distances.append(sum(float(((y[name] - x[name]) ** 2).sum()) for name in x))
     assert distances[1] < distances[0]
@@ -127,8 +126,8 @@ def test_fedprox_with_mu_zero_is_fedavg_bit_for_bit(tmp_path: Path) -> None:
     table = small()
     (folder, _) = small_sites(tmp_path, table)
     _, task = first_task(table)
-    prox = Trainer(folder, small(federation_strategy="fedprox", strategy_mu=0.0)).answer(task)
-    assert prox.model == Trainer(folder, table).answer(task).model
+    prox = pretend(folder, small(federation_strategy="fedprox", strategy_mu=0.0)).answer(task)
+    assert prox.model == pretend(folder, table).answer(task).model
 
 
 def test_another_schema_is_refused(tmp_path: Path) -> None:
@@ -136,7 +135,7 @@ def test_another_schema_is_refused(tmp_path: Path) -> None:
     (folder, _) = small_sites(tmp_path, table)
     _, task = first_task(small(model_sase="simple"))
     with pytest.raises(RoundError, match="another schema"):
-        Trainer(folder, table).answer(task)
+        pretend(folder, table).answer(task)
 
 
 def test_a_loss_that_is_not_finite_ends_the_round_with_the_cure(tmp_path: Path) -> None:
@@ -144,14 +143,14 @@ def test_a_loss_that_is_not_finite_ends_the_round_with_the_cure(tmp_path: Path) 
     (folder, _) = small_sites(tmp_path, table)
     _, task = first_task(table)
     with pytest.raises(RoundError, match=r"diverged in round 1.*lower train\.lr"):
-        Trainer(folder, table).answer(task)
+        pretend(folder, table).answer(task)
 
 
 def test_a_stopped_trainer_gives_up(tmp_path: Path) -> None:
     table = small()
     (folder, _) = small_sites(tmp_path, table)
     _, task = first_task(table)
-    trainer = Trainer(folder, table)
+    trainer = pretend(folder, table)
     trainer.stop()
     with pytest.raises(RoundError, match="given up"):
         trainer.answer(task)
@@ -161,7 +160,7 @@ def test_a_packed_network_survives_the_round_trip(tmp_path: Path) -> None:
     table = small(model_norm="batch")
     (folder, _) = small_sites(tmp_path, table)
     schema, task = first_task(table)
-    trainer = Trainer(folder, table)
+    trainer = pretend(folder, table)
     trainer.answer(Task(EVALUATE, 1, schema.hash, task.model))
     assert trainer.network.read() == task.model
 
@@ -170,8 +169,8 @@ def test_an_update_in_int8_is_a_quarter_and_nearly_the_update(tmp_path: Path) ->
     table = small()
     (folder, _) = small_sites(tmp_path, table)
     schema, task = first_task(table)
-    whole = Trainer(folder, table).answer(task)
-    short = Trainer(folder, small(transfer_codec="int8")).answer(task)
+    whole = pretend(folder, table).answer(task)
+    short = pretend(folder, small(transfer_codec="int8")).answer(task)
     x = schema.unpack(task.model)
     assert (len(task.model) + len(short.model)) / (2 * len(task.model)) < 0.63
     y, near = schema.unpack(whole.model), decode("int8", schema, x, short.model)

@@ -15,6 +15,7 @@ from pathlib import Path
 import yaml
 
 from protocol.settings import ROOT
+from tests.client.hospitals import WITHOUT_PRIVACY
 
 START_SECONDS = 120.0
 
@@ -108,6 +109,7 @@ class Deployment:
         content = yaml.safe_load(path.read_text())
         content |= {"data": str(data), "device": "cpu"}
         content["allow"] |= {"scalars": "any", "decimals": 17}
+        content["privacy"] = WITHOUT_PRIVACY
         content["connection"] |= {"name": data.name, "coordinator": f"{host}:{self.port}", "threads": 1}
         path.write_text(yaml.safe_dump(content))
         fedurwkv("site", "keygen", folder)

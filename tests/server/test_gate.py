@@ -7,6 +7,7 @@ from flwr.app import Error
 
 from protocol.errors import RoundError
 from protocol.packing import Schema
+from server.journal import Journal
 from strategies import STRATEGIES, Update
 from tests.server.clients import (
     SCHEMA,
@@ -38,9 +39,7 @@ MISDEEDS: dict[str, tuple[Misdeed, str]] = {
     "an absurd mean": (with_model(**{"n.running_mean": np.full(4, 1e30, np.float32)}), "n.running_mean has values"),
     "an absurd counter": (with_model(**{"n.num_batches_tracked": np.array(2**63 - 1)}), "tracked has values"),
     "a counter that falls": (with_model(**{"n.num_batches_tracked": np.array(-1)}), "tracked has values"),
-    "no training loss": (without("train.loss"), "train.loss is missing"),
-    "no validation Dice": (without("val.dice"), "val.dice is missing"),
-    "no number of validation images": (without("val.images"), "val.images is missing"),
+    "no number of training images": (without("train.images"), "train.images, which the strategy needs, is missing"),
     "negative seconds": (with_scalars(seconds_train=-1e9), "seconds.train is -1000000000.0, which it cannot be"),
     "a number beyond floats": (with_scalars(train_loss=10**400), "not of this protocol"),
     "a reason of many lines": (lambda r: Error(1000, "x" * 5000), "xxx..."),
@@ -74,6 +73,32 @@ def honest_update(index: int) -> Update:
 
     reply = honest(index, Task(TRAIN, 1, SCHEMA.hash, SCHEMA.pack(X0)))
     return Update(name_of(index), SCHEMA.unpack(reply.model), examples_of(index))
+
+
+@pytest.mark.parametrize(
+    ("name", "entry"), [("train.loss", "loss"), ("val.dice", "dice"), ("val.images", "dice"), ("val.iou", "iou")]
+)
+def test_what_a_site_withholds_is_null_and_its_update_counts(tmp_path: Path, name: str, entry: str) -> None:
+    """A hospital's policy may keep any score to itself: the others' are pooled."""
+    table = settings(federation_rounds=2)
+    state, open_state = (federate(tmp_path / n, table, 3, {1: without(n)} if n else {}) for n in (name, ""))
+    first, whole = state.history[0], open_state.history[0]
+    assert first["failed"] == {}
+    assert {site: values[entry] is None for site, values in first["sites"].items()} == {
+        f"site-{index}": index == 1 for index in range(3)
+    }
+    assert all(array.tobytes() == state.model[key].tobytes() for key, array in open_state.model.items())
+    if entry == "dice":
+        others = [whole["sites"][f"site-{index}"]["dice"] for index in (0, 2)]
+        assert first["global_dice"] == pytest.approx(sum(others) / 2)  # both have four validation images
+        assert first["worst_site_dice"] == min(others)
+
+
+def test_a_study_whose_sites_all_withhold_the_dice_says_so_at_its_second_round(tmp_path: Path) -> None:
+    spoil = dict.fromkeys(range(2), without("val.dice"))
+    with pytest.raises(RoundError, match=r"no site tells val\.dice.*allow\.scalars.*--resume"):
+        federate(tmp_path, settings(federation_rounds=5), 2, spoil)
+    assert Journal(tmp_path).read().round == 1
 
 
 def test_without_misdeeds_nobody_is_left_out(tmp_path: Path) -> None:

@@ -13,7 +13,7 @@ from protocol.messages import EVALUATE, TRAIN, Reply, Task, read_task, reply_con
 from protocol.packing import Schema
 from server.journal import Journal
 from strategies import STRATEGIES
-from tests.server.clients import SCHEMA, X0, client_app, federate, honest, name_of, settings, without
+from tests.server.clients import SCHEMA, X0, client_app, federate, honest, name_of, settings, with_scalars, without
 
 SGD = {"train_optimizer": "sgd"}
 Tasks = list[tuple[str, Task]]
@@ -60,7 +60,9 @@ def test_a_site_is_told_the_last_round_that_counted_for_it(tmp_path: Path) -> No
     assert tasks[0][1].study == Journal(tmp_path).study != ""
 
 
-@pytest.mark.parametrize("misdeed", [lambda r: replace(r, round=7), without("train.loss"), without("val.dice")])
+@pytest.mark.parametrize(
+    "misdeed", [lambda r: replace(r, round=7), without("train.images"), with_scalars(val_dice=2.0)]
+)
 def test_a_reply_in_quarantine_does_not_count(tmp_path: Path, misdeed: Callable[[Reply], Reply]) -> None:
     tasks: Tasks = []
 

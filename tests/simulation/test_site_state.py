@@ -8,13 +8,13 @@ import pytest
 from flwr.app import Context, Error, Message
 
 from client.app import app as client_app
-from client.trainer import Trainer
 from protocol.errors import RunError
 from protocol.messages import TRAIN
 from protocol.settings import Table
 from server.journal import Journal, State, read_state
 from simulation import engines
 from simulation.engines import run_ray
+from tests.client.phantoms import pretend
 from tests.simulation.studies import run, tiny, weights
 
 Sites = Callable[[Table], list[Path]]
@@ -117,8 +117,8 @@ def test_a_site_whose_state_is_gone_is_left_out_with_the_cure(
 def test_a_folder_for_the_state_must_be_named_where_there_is_one(sites: Sites) -> None:
     table = tiny("scaffold", data_sites=2)
     with pytest.raises(RunError, match="scaffold has a site remember its state: name a folder for it"):
-        Trainer(sites(table)[0], table)
-    assert Trainer(sites(table)[0], tiny("feddg_ga", data_sites=2)).state is None
+        pretend(sites(table)[0], table)
+    assert pretend(sites(table)[0], tiny("feddg_ga", data_sites=2)).state is None
 
 
 @pytest.mark.slow

@@ -1,16 +1,17 @@
 """What is spent is counted, over studies, and never beyond the limits."""
 
 import json
+from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
-from client.privacy.accounting import Charge, epsilon_of, prv_epsilon, rdp_epsilon
+from client.privacy.accounting import Accountant, Charge, epsilon_of, prv_epsilon, rdp_epsilon
 from client.privacy.chain import LINES
 from client.privacy.ledger import Ledger, Limit, Limits, Request
 from client.privacy.plan import make_plan
-from protocol.errors import LedgerError, PolicyError
+from protocol.errors import BudgetError, LedgerError, PolicyError
 from tests.client.privacy.test_phase import SETTINGS
 
 DELTA = 1e-5
@@ -19,8 +20,8 @@ ASKED = Request("breast", "run1", 1, "settings 12ab")
 WIDE = Limits((Limit(100.0, DELTA, "privacy.epsilon"),), Limit(100.0, DELTA, "epsilon_all"))
 
 
-def limits(study: float = 100.0, everything: float = 100.0) -> Limits:
-    return Limits((Limit(study, DELTA, "privacy.epsilon"),), Limit(everything, DELTA, "epsilon_all"))
+def limits(study: float = 100.0, everything: float = 100.0, accountant: Accountant = "prv") -> Limits:
+    return Limits((Limit(study, DELTA, "privacy.epsilon", accountant),), Limit(everything, DELTA, "epsilon_all"))
 
 
 def opened(folder: Path) -> Ledger:
@@ -35,7 +36,7 @@ def test_a_round_is_written_with_who_asked_when_and_what_is_left(tmp_path: Path)
     assert Ledger(tmp_path / "privacy").entries() == [entry]
     assert (entry.request, entry.charge, entry.unit, entry.units) == (ASKED, ROUND, "patient", 50)
     assert entry.utc.endswith("+00:00")
-    assert entry.epsilon == entry.epsilon_all == rdp_epsilon([ROUND], DELTA)
+    assert entry.epsilon == prv_epsilon([ROUND], DELTA) < entry.epsilon_all == rdp_epsilon([ROUND], DELTA)
     assert entry.left == 100 - entry.epsilon
 
 
@@ -45,7 +46,7 @@ def test_rounds_add_up_over_runs_studies_and_kinds_of_steps(tmp_path: Path) -> N
     ledger.spend(ASKED, ROUND, "patient", 50, WIDE)
     ledger.spend(replace(ASKED, run="run2", round=1), ROUND, "patient", 50, WIDE)
     entry = ledger.spend(replace(ASKED, study="lung"), other, "patient", 60, WIDE)
-    assert entry.epsilon == rdp_epsilon([other], DELTA)
+    assert entry.epsilon == epsilon_of([other], DELTA)
     assert entry.epsilon_all == rdp_epsilon([ROUND, ROUND, other], DELTA)
     assert entry.epsilon_all > ledger.entries()[1].epsilon_all > ledger.entries()[0].epsilon_all
 
@@ -59,16 +60,21 @@ def test_a_study_under_another_name_meets_the_limit_of_all(tmp_path: Path) -> No
     assert len(ledger.entries()) == 1
 
 
-def test_a_run_stops_at_its_budget_to_the_round(tmp_path: Path) -> None:
-    settings = replace(SETTINGS, clip=1.0, epsilon=2.0, batch=20)
+@pytest.mark.parametrize(("accountant", "bound"), [("rdp", rdp_epsilon), ("prv", epsilon_of)])
+def test_a_run_stops_at_its_budget_to_the_round(
+    accountant: Accountant, bound: Callable[..., float], tmp_path: Path
+) -> None:
+    """What is written is one bound throughout, that of the accountant, so it rises from round to round."""
+    settings = replace(SETTINGS, clip=1.0, epsilon=2.0, batch=20, accountant=accountant)
     plan = make_plan(settings, units=60, epochs=1, rounds=4)
-    ledger = opened(tmp_path)
+    ledger, own = opened(tmp_path), limits(2.0, accountant=accountant)
     for number in range(1, 5):
-        last = ledger.spend(replace(ASKED, round=number), plan.charge(1), "patient", 60, limits(study=2.0))
-    assert 1.99 < last.epsilon <= 2.0
-    with pytest.raises(PolicyError, match=r"round 5.*beyond privacy\.epsilon = 2; spent 1\.99.*, left 0"):
-        ledger.spend(replace(ASKED, round=5), plan.charge(1), "patient", 60, limits(study=2.0))
-    assert epsilon_of([plan.charge(1)] * 5, DELTA) > 2.0
+        entry = ledger.spend(replace(ASKED, round=number), plan.charge(1), "patient", 60, own)
+        assert entry.epsilon == bound([plan.charge(1)] * number, DELTA)
+    assert 1.99 < entry.epsilon <= 2.0
+    with pytest.raises(BudgetError, match=r"round 5.*beyond privacy\.epsilon = 2; spent 1\.99.*, left 0"):
+        ledger.spend(replace(ASKED, round=5), plan.charge(1), "patient", 60, own)
+    assert bound([plan.charge(1)] * 5, DELTA) > 2.0
     assert len(ledger.entries()) == 4
 
 

@@ -1,0 +1,119 @@
+"""What stands between a server and a hospital's trainer: the policy, the guard, the privacy ledger and the outbox.
+
+gatekeeper = Gatekeeper(...)                        refuses a study
+gatekeeper.answer(task, compute)                    sends a finished reply again, or computes, keeps and filters
+    gatekeeper.admit(task)                          refuses a crafted model
+    gatekeeper.pay(task)                            refuses a round, or it is paid for and may be walked
+"""
+
+import logging
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+
+from client.outbox import Outbox
+from client.packed import read_packed, schema_of
+from client.privacy.guard import check_model
+from client.privacy.policy import Policy
+from client.privacy.private_site import PrivateSite
+from client.private_training import noisy_walk
+from client.site import Site
+from client.training import Walk
+from protocol.errors import PolicyError, RunError
+from protocol.messages import TRAIN, Reply, Task
+from protocol.settings import Table, section
+from strategies import Strategy
+from urwkv import URWKV, Architecture
+
+log = logging.getLogger(__name__)
+
+EPSILON = "epsilon"
+"""Scalar: what the study has cost this site's patients, this round with it."""
+
+
+class Gatekeeper:
+    """The hospital's own word, kept for one study.
+
+    Args:
+        policy: the hospital's.
+        table: the study's complete table.
+        strategy: the study's.
+        site: whose data it is.
+        state: the folder for what must outlive the process; None where no privacy is asked for.
+        pretend: whether this is a site of a simulation: then noise follows from the seed, and where none is asked
+            for, models are not looked at.
+
+    Raises:
+        PolicyError: the hospital does not allow the study.
+        LedgerError: its ledger is missing or damaged.
+        SettingsError: privacy does not go with another setting, or the budget is too small.
+        RunError: there is no folder for the replies, or a kept one is torn.
+    """
+
+    def __init__(
+        self,
+        policy: Policy,
+        table: Table,
+        strategy: Strategy,
+        site: Site,
+        state: Path | None,
+        *,
+        pretend: bool,
+    ) -> None:
+        model = URWKV.from_architecture(section(table, "model", Architecture))  # fresh, of the site's own making
+        self._policy, self._schema = policy, schema_of(model)
+        self._run = Path(str(table["run.out"])).name
+        self._name = site.name
+        fresh = read_packed(model, self._schema)
+        x = self._schema.unpack(fresh)
+        phases = strategy.phases(x, int(table["train.epochs"]), strategy.broadcast(x), {})
+        self._epochs = sum(phase.epochs for phase in phases)
+        patients = [case.patient for case in site.split("train")]
+        self._private = PrivateSite(policy, table, strategy, patients, self._epochs, site.name if pretend else None)
+        self._outbox: Outbox | None = None
+        if self._private.settings.asked:
+            if state is None:
+                raise RunError("differential privacy has a site keep its replies: name a folder for them")
+            self._outbox = Outbox(state)
+        self._guards = self._private.settings.asked or not pretend
+        self._trusted = (self._outbox.last_asked() if self._outbox else None) or fresh
+
+    def answer(self, task: Task, compute: Callable[[Task], Reply]) -> Reply:
+        """The reply to a task as it may leave: one that was finished before is sent again, nothing is paid twice.
+
+        Raises:
+            PolicyError: the task is refused; the site's own log says so, too.
+            FedURWKVError: what `compute` raises.
+        """
+        outbox = self._outbox if task.kind == TRAIN else None
+        reply = outbox.find(task) if outbox else None
+        if reply is None:
+            try:
+                reply = compute(task)
+            except PolicyError as error:
+                log.warning("%s refuses round %d: %s", self._name, task.round, error)
+                raise
+            if outbox:
+                outbox.keep(task, reply)
+        return replace(reply, scalars=self._policy.let_out(reply.scalars))
+
+    def admit(self, task: Task) -> None:
+        """Look at a model that is to be trained.
+
+        Raises:
+            PolicyError: it was made to read images out of its update.
+        """
+        if self._guards:
+            check_model(self._schema.unpack(task.model), self._schema.unpack(self._trusted))
+
+    def pay(self, task: Task) -> tuple[Walk | None, dict[str, float]]:
+        """Pay for a round before its first step: what walks its phases (None: plain steps), and what was spent.
+
+        Raises:
+            BudgetError: it would pass a limit.
+        """
+        self._trusted = task.model
+        if not self._private.settings.asked:
+            return None, {}
+        entry = self._private.pay(task.study, self._run, task.round)
+        return noisy_walk(self._private, task.round, self._epochs), {EPSILON: entry.epsilon}

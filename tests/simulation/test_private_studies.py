@@ -1,0 +1,232 @@
+"""Studies under differential privacy, over the real server, the real trainers and their ledgers."""
+
+import json
+import logging
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from dp_accounting import dp_event
+from dp_accounting.rdp import RdpAccountant
+
+from client.privacy import phase, policy
+from client.privacy.accounting import ORDERS, Charge
+from client.privacy.ledger import Entry, Ledger, Limit, Limits, Request
+from client.privacy.phase import Walked, private_phase
+from client.privacy.plan import Plan
+from client.privacy.policy import OPEN
+from protocol.errors import RoundError, SettingsError
+from protocol.settings import Table
+from server.app import initial_model
+from server.journal import Journal, State, read_state
+from simulation.settings import check_settings
+from strategies import STRATEGIES
+from tests.simulation.studies import model, run, tiny, weights
+
+Sites = Callable[[Table], list[Path]]
+
+PRIVATE = {"privacy_epsilon": 4.0, "privacy_batch": 3, "privacy_accountant": "rdp"}
+COMPARING = ("median", "trimmed_mean", "geometric_median", "norm_bounding", "krum", "multikrum")
+REFUSED = {"qfedavg": "losses that no noise covers", "feddg_ga": "losses that no noise covers"}
+REFUSED |= {"silobn": "batch statistics"}
+
+
+def private(strategy: str = "fedavg", **changed: object) -> Table:
+    sites = {} if strategy in COMPARING else {"data_sites": 2}
+    return tiny(strategy, **{**PRIVATE, **sites, **changed})
+
+
+def ledgers(out: Path) -> dict[str, list[Entry]]:
+    """The ledger of each site of a simulated study, by the site's name."""
+    return {folder.parent.name: Ledger(folder).entries() for folder in sorted(out.glob("state/*/privacy"))}
+
+
+def result(out: Path) -> dict[str, Any]:
+    return dict(json.loads((out / "result.json").read_text()))
+
+
+@pytest.mark.parametrize("name", [name for name in STRATEGIES if name not in REFUSED])
+def test_every_compatible_strategy_spends_its_budget_and_no_more(name: str, tmp_path: Path, sites: Sites) -> None:
+    table = private(name)
+    check_settings({**table, "federation.sites": 0})
+    out = run(tmp_path / "run", table, sites(table))
+    records = result(out)["rounds"]
+    assert [record["failed"] for record in records] == [{}, {}]
+    assert all(np.isfinite(array).all() for array in model(out).values())
+    factor = 2 if name == "ditto" else 1
+    for site, entries in ledgers(out).items():
+        told = [record["sites"][site]["epsilon"] for record in records]
+        assert told == [entry.epsilon for entry in entries]
+        assert 0 < told[0] < told[1] <= 4.0
+        assert told[1] > 0.99 * 4.0  # one more round would not fit
+        steps = round(1 / entries[0].charge.rate) * int(table["train.epochs"]) * factor
+        assert [entry.charge.steps for entry in entries] == [steps, steps]
+
+
+@pytest.mark.parametrize("name", REFUSED)
+def test_an_incompatible_strategy_is_an_error_before_anything_runs(name: str) -> None:
+    with pytest.raises(SettingsError, match=f"privacy.epsilon = 4.0 does not go with {name}.*{REFUSED[name]}"):
+        check_settings(private(name))
+
+
+@pytest.mark.parametrize(
+    ("changed", "says"),
+    [
+        ({"model_norm": "batch"}, r"model\.norm = 'batch' does not go with privacy.*--set model\.norm=group"),
+        ({"privacy_clip": -1.0}, r"privacy\.clip = -1\.0 must be above 0"),
+        ({"privacy_epsilon": 0.0, "privacy_batch": 1}, r"privacy\.batch = 1 must be at least 2"),
+        ({"privacy_unit": "image"}, r"privacy\.unit"),
+        (
+            {"federation_strategy": "scaffold", "train_optimizer": "sgd", "privacy_ema": 0.9},
+            r"privacy\.ema = 0\.9 does not go with",
+        ),
+    ],
+)
+def test_settings_of_privacy_are_checked_before_anything_is_made(changed: dict[str, object], says: str) -> None:
+    with pytest.raises(SettingsError, match=says):
+        check_settings(private(**changed))
+
+
+def test_a_delta_that_gives_a_patient_away_is_refused_before_the_first_round(tmp_path: Path, sites: Sites) -> None:
+    table = private(privacy_delta=0.5)
+    with pytest.raises(RoundError, match=r"privacy\.delta = 0\.5 must be above 0 and below 1 / \d patients"):
+        run(tmp_path / "run", table, sites(table))
+    assert not list(tmp_path.glob("run/state/*"))
+
+
+def test_epsilon_is_dp_accountings_of_the_same_steps(tmp_path: Path, sites: Sites) -> None:
+    table = private()
+    out = run(tmp_path / "run", table, sites(table))
+    for site, entries in ledgers(out).items():
+        accountant = RdpAccountant(ORDERS)
+        for record, entry in zip(result(out)["rounds"], entries, strict=True):
+            step = dp_event.PoissonSampledDpEvent(entry.charge.rate, dp_event.GaussianDpEvent(entry.charge.noise))
+            accountant.compose(step, entry.charge.steps)
+            expected = accountant.get_epsilon(float(table["privacy.delta"]))
+            assert record["sites"][site]["epsilon"] == pytest.approx(expected, rel=1e-6)
+
+
+def test_the_same_seed_gives_the_same_weights_and_noise_is_in_them(tmp_path: Path, sites: Sites) -> None:
+    table = private("ditto", train_augment=True)
+    once, again = (run(tmp_path / name, table, sites(table)) for name in ("once", "again"))
+    assert weights(once) == weights(again)
+    other = run(tmp_path / "other", private("ditto", privacy_epsilon=1.0), sites(table))
+    assert weights(other) != weights(once)
+
+
+@pytest.mark.parametrize("name", ["fedavg", "fedprox", "scaffold", "fedrep"])
+def test_without_noise_and_bound_a_private_study_is_a_plain_one(
+    name: str, tmp_path: Path, sites: Sites, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """All of a site's images in every step, on either side: rounding apart, the same gradients."""
+    sgd = {"train_optimizer": "sgd", "train_lr": 0.1, "train_batch": 1000, "train_augment": False}
+    epochs = {"train_epochs": 2, "data_sites": 2}
+    plain = tiny(name, **sgd, **epochs)
+    noiseless = private(name, **sgd, **epochs, privacy_batch=1000, privacy_unit="example")
+
+    def without(network: Any, images: Any, units: Any, plan: Plan, **words: Any) -> Walked:
+        assert (plan.rate, plan.steps) == (1.0, 1)
+        bare = replace(plan, noise=0.0, settings=replace(plan.settings, clip=float("inf")))
+        return private_phase(network, images, units, bare, **words)
+
+    monkeypatch.setattr(phase, "private_phase", without)
+    x, y = (model(run(tmp_path / key, t, sites(t))) for key, t in (("plain", plain), ("private", noiseless)))
+    start = initial_model(plain)
+    assert max(float(np.abs(x[key] - start[key]).max()) for key in x) > 1e-2
+    for key in x:
+        np.testing.assert_allclose(y[key], x[key], rtol=0, atol=1e-5, err_msg=key)
+
+
+class Killed(Exception):
+    """Stands for the end of the server and of all sites."""
+
+
+@pytest.mark.parametrize("name", ["fedavg", "scaffold"])
+@pytest.mark.parametrize("written", [True, False])
+def test_a_run_that_is_killed_and_resumed_pays_once_and_ends_with_the_same_weights(
+    name: str, written: bool, tmp_path: Path, sites: Sites, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Killed as round 2 was written, or was about to be, while the sites compute round 3."""
+    table = private(name, federation_rounds=3)
+    whole = run(tmp_path / "whole", table, sites(table))
+    write = Journal.write
+
+    def dying(journal: Journal, state: State) -> None:
+        if state.round != 2 or written:
+            write(journal, state)
+        if state.round == 2:
+            raise Killed
+
+    with monkeypatch.context() as patch:
+        patch.setattr(Journal, "write", dying)
+        with pytest.raises(Killed):
+            run(tmp_path / "killed", table, sites(table))
+    assert read_state(tmp_path / "killed")["round"] == (2 if written else 1)
+    assert [len(entries) for entries in ledgers(tmp_path / "killed").values()] == [3, 3]
+    again = run(tmp_path / "killed", table, sites(table), resume=True)
+    assert weights(again) == weights(whole)
+    assert [len(entries) for entries in ledgers(again).values()] == [3, 3]
+    assert result(again)["rounds"][2]["sites"].keys() == result(whole)["rounds"][2]["sites"].keys()
+
+
+def spend_before(out: Path, monkeypatch: pytest.MonkeyPatch, folders: list[Path], charge: Charge) -> None:
+    """Hospitals that grant epsilon 4 for all studies, and have spent `charge` of it on another one before."""
+    demands = replace(OPEN.privacy, epsilon_study=4.0, epsilon_all=4.0, delta=1e-5)
+    monkeypatch.setattr(policy, "OPEN", replace(OPEN, privacy=demands))
+    for folder in folders:
+        ledger = Ledger(out / "state" / folder.name / "privacy")
+        ledger.open()
+        wide = Limit(1e9, 1e-5, "")
+        ledger.spend(Request("another study", "run", 1, ""), charge, "patient", 5, Limits((wide,), wide))
+
+
+LITTLE, MUCH = Charge(5.0, 0.5, 1), Charge(0.5, 0.5, 4)
+
+
+def test_a_run_whose_sites_have_no_budget_left_ends_and_is_kept(
+    tmp_path: Path, sites: Sites, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    """The noise of three rounds makes epsilon 4 together; after the other study two are left."""
+    table = private(federation_rounds=3, privacy_accountant="prv")
+    folders = sites(table)
+    spend_before(tmp_path / "run", monkeypatch, folders, LITTLE)
+    with caplog.at_level(logging.WARNING):
+        out = run(tmp_path / "run", table, folders)
+    names = [folder.name for folder in folders]
+    final = result(out)
+    assert [record["round"] for record in final["rounds"]] == [1, 2]
+    assert all(record["global_dice"] is not None for record in final["rounds"])
+    last = final["rounds"][-1]
+    assert list(last["failed"]) == names
+    for name in names:
+        assert "round 3: round 3 of study" in last["failed"][name]
+        assert "beyond privacy.epsilon_all of site.yaml = 4" in last["failed"][name]
+        assert f"{name} refuses round 3: round 3 of study" in caplog.text
+    assert "the run ends with round 2: in round 3 the privacy budget of " in caplog.text
+    assert final["final"]["global_dice"] is not None
+    (out / "result.json").unlink()
+    again = run(out, table, folders, resume=True)  # it is over: no further round is asked for
+    assert result(again)["rounds"] == final["rounds"]
+    assert [len(entries) for entries in ledgers(again).values()] == [3, 3]
+
+
+def test_a_site_without_budget_is_left_out_and_the_others_go_on(
+    tmp_path: Path, sites: Sites, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    table = private(federation_rounds=3, privacy_accountant="prv")
+    folders = sites(table)
+    spend_before(tmp_path / "run", monkeypatch, folders[:1], LITTLE)
+    records = result(run(tmp_path / "run", table, folders))["rounds"]
+    assert [list(record["failed"]) for record in records] == [[], [], [folders[0].name]]
+
+
+def test_a_first_round_beyond_the_budget_is_an_error(
+    tmp_path: Path, sites: Sites, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    folders = sites(private())
+    spend_before(tmp_path / "run", monkeypatch, folders, MUCH)
+    with pytest.raises(RoundError, match=r"round 1 has 0 valid replies.*epsilon_all of site\.yaml = 4"):
+        run(tmp_path / "run", private(), folders)
