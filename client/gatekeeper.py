@@ -47,7 +47,7 @@ class Gatekeeper:
         PolicyError: the hospital does not allow the study.
         LedgerError: its ledger is missing or damaged.
         SettingsError: privacy does not go with another setting, or the budget is too small.
-        RunError: there is no folder for the replies, or a kept one is torn.
+        RunError: there is no folder for the replies.
     """
 
     def __init__(
@@ -76,7 +76,7 @@ class Gatekeeper:
                 raise RunError("differential privacy has a site keep its replies: name a folder for them")
             self._outbox = Outbox(state)
         self._guards = self._private.settings.asked or not pretend
-        self._trusted = (self._outbox.last_asked() if self._outbox else None) or fresh
+        self._trusted = fresh
 
     def answer(self, task: Task, compute: Callable[[Task], Reply]) -> Reply:
         """The reply to a task as it may leave: one that was finished before is sent again, nothing is paid twice.
@@ -98,13 +98,15 @@ class Gatekeeper:
         return replace(reply, scalars=self._policy.let_out(reply.scalars))
 
     def admit(self, task: Task) -> None:
-        """Look at a model that is to be trained.
+        """Look at a model that is to be trained, beside the last one that was.
 
         Raises:
             PolicyError: it was made to read images out of its update.
+            RunError: the reply that was kept with the last one is torn.
         """
-        if self._guards:
-            check_model(self._schema.unpack(task.model), self._schema.unpack(self._trusted))
+        if self._guards:  # another process of this site may have trained since
+            last = (self._outbox.last_asked() if self._outbox else None) or self._trusted
+            check_model(self._schema.unpack(task.model), self._schema.unpack(last))
 
     def pay(self, task: Task) -> tuple[Walk | None, dict[str, float]]:
         """Pay for a round before its first step: what walks its phases (None: plain steps), and what was spent.

@@ -60,7 +60,9 @@ def write_report(run: Path) -> Path:
     parts = [
         _head(name, result, settings),
         section("Round by round", _curves(result), _rounds(result)),
-        section("Sites", _sites(result), tag("p", _explanation(settings), class_="muted")),
+        section(
+            "Sites", _sites(result), tag("p", _explanation(settings), class_="muted"), _privacy(result, settings)
+        ),
         section("Test cases", _cases(run)),
         section("What went wrong", _failures(result)),
         section("Where the time went", _time(result)),
@@ -74,7 +76,7 @@ def write_report(run: Path) -> Path:
 
 def _head(name: str, result: Result, settings: Table) -> Html:
     final, rounds, seconds = result["final"], result["rounds"], result["seconds"]["total"]
-    worst = min(final["sites"], key=lambda site: final["sites"][site]["dice"])
+    worst = min(final["sites"], key=lambda site: final["sites"][site]["dice"], default="no site told it")
     sites = "one site" if len(result["sites"]) == 1 else f"{len(result['sites'])} sites"
     verdict = (
         f"{sites.capitalize()} trained one network with {result['strategy']}. On their test images it reaches a"
@@ -119,6 +121,10 @@ def _curves(result: Result) -> Html:
 
 def _rounds(result: Result) -> Html:
     heads = ["round", "global Dice", "worst site", "training loss", "sites", "left out", "time", "down", "up"]
+    spent = [[site["epsilon"] for site in record["sites"].values()] for record in result["rounds"]]
+    private = any(epsilon is not None for of_round in spent for epsilon in of_round)
+    if private:
+        heads.append("epsilon")
     rows: list[list[Cell]] = [
         [
             str(record["round"]),
@@ -133,6 +139,9 @@ def _rounds(result: Result) -> Html:
         ]
         for record in result["rounds"]
     ]
+    if private:
+        for row, of_round in zip(rows, spent, strict=True):
+            row.append(number(max((epsilon for epsilon in of_round if epsilon is not None), default=None)))
     best = [
         index for index, record in enumerate(result["rounds"]) if record["round"] == result["final"]["best_round"]
     ]
@@ -169,6 +178,23 @@ def _explanation(settings: Table) -> str:
         f" HD95 is in pixels at {side} × {side}; NSD is the share of the two outlines that lie within the tolerance."
         " An empty prediction on an empty mask scores 1; a false positive there scores 0."
     )
+
+
+def _privacy(result: Result, settings: Table) -> Html:
+    """What the study has cost each site's patients, where noise was asked for."""
+    if not settings["privacy.epsilon"]:
+        return Html("")
+    spent: dict[str, float | None] = {site["name"]: None for site in result["sites"]}
+    for record in result["rounds"]:
+        told = {name: site["epsilon"] for name, site in record["sites"].items() if site["epsilon"] is not None}
+        spent |= told
+    words = (
+        f"Trained with differential privacy: epsilon {settings['privacy.epsilon']:g} at delta"
+        f" {settings['privacy.delta']:g} is the most that the study may cost a {settings['privacy.unit']}; the table"
+        " says what it has. No noise covers scores and losses, and in a simulation the noise follows from the seed."
+    )
+    rows: list[list[Cell]] = [[name, number(epsilon)] for name, epsilon in spent.items()]
+    return join([tag("h3", "Privacy"), table(["site", "epsilon spent"], rows), tag("p", words, class_="muted")])
 
 
 def _cases(run: Path) -> Html:

@@ -11,6 +11,7 @@ import numpy as np
 import pytest
 from dp_accounting import dp_event
 from dp_accounting.rdp import RdpAccountant
+from rich.console import Console
 
 from client.privacy import phase, policy
 from client.privacy.accounting import ORDERS, Charge
@@ -23,6 +24,7 @@ from protocol.settings import Table
 from server.app import initial_model
 from server.journal import Journal, State, read_state
 from simulation.settings import check_settings
+from simulation.simulate import simulate
 from strategies import STRATEGIES
 from tests.simulation.studies import model, run, tiny, weights
 
@@ -221,6 +223,12 @@ def test_a_site_without_budget_is_left_out_and_the_others_go_on(
     spend_before(tmp_path / "run", monkeypatch, folders[:1], LITTLE)
     records = result(run(tmp_path / "run", table, folders))["rounds"]
     assert [list(record["failed"]) for record in records] == [[], [], [folders[0].name]]
+
+
+def test_the_command_trains_privately_and_its_report_says_what_that_cost(tmp_path: Path) -> None:
+    sets = [f"{key}={value}" for key, value in private().items() if value != "" and not key.startswith("run.")]
+    simulate(None, "local", [*sets, "federation.sites=0"], tmp_path / "run", False, Console(quiet=True))
+    assert "epsilon spent" in (tmp_path / "run" / "report.html").read_text()
 
 
 def test_a_first_round_beyond_the_budget_is_an_error(

@@ -121,6 +121,26 @@ def test_a_password_in_an_address_is_not_shown(tmp_path: Path) -> None:
     assert "secret" not in html
 
 
+def test_what_privacy_cost_stands_by_round_and_by_site(tmp_path: Path) -> None:
+    plain = Page(write_report(finished_run(tmp_path / "plain", 3)))
+    assert "epsilon spent" not in plain.words
+    run = finished_run(tmp_path / "private", 3, privacy__epsilon=4.0)
+
+    def private(result: dict[str, Any]) -> None:
+        for number, record in enumerate(result["rounds"], 1):
+            for site in record["sites"].values():
+                site["epsilon"] = 1.1 * number
+        result["rounds"][-1]["sites"]["shantou"]["epsilon"] = None  # it could not afford the last one
+        result["rounds"][-1]["sites"]["oslo"]["epsilon"] = 3.4
+
+    edit_result(run, private)
+    page = Page(write_report(run))
+    assert "epsilon 4 at delta 1e-05 is the most that the study may cost a patient" in page.words
+    for site, spent in (("cairo-1", "3.300"), ("oslo", "3.400"), ("shantou", "2.200")):
+        assert re.search(rf"{site}\s+{spent}", page.words)
+    assert re.search(r"MB\s+1\.100.*MB\s+2\.200.*MB\s+3\.400", page.words, re.DOTALL)
+
+
 def test_what_is_absent_is_said(tmp_path: Path) -> None:
     run = finished_run(tmp_path / "study", 2)
 
