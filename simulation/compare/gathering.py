@@ -50,7 +50,7 @@ def gather(
         for name, own in finished.items():
             for job in (job for job in own if job.seed == shared.seed):
                 found = dict(_keyed(shared.seed, tester.run(place(folder, job))))
-                notes += _disagreement(place(folder, job), found)
+                notes += disagreement(place(folder, job), found)
                 if name == LOCAL:
                     alone.setdefault(job.site, {}).update({key: score.dice for key, score in found.items()})
                     found = {key: score for key, score in found.items() if key.site == job.site}
@@ -106,12 +106,17 @@ def _check_same_sites(folder: Path, plan: Plan, finished: Mapping[str, Sequence[
                 raise RunError(f"{job.name} and {other} did not have the same sites: compare into another --out")
 
 
-def _disagreement(run: Path, scores: Mapping[Key, Score]) -> list[str]:
-    """A line when the scores of the saved model are not those that the run itself found at its end."""
-    worst = 0.0
-    for site, final in _result(run)["final"]["sites"].items():
+def disagreement(run: Path, scores: Mapping[Key, Score]) -> list[str]:
+    """A line when the scores of the saved model are not those that the run itself found at its end.
+
+    Sites with flipped labels are passed over: they found theirs on flipped masks, these are of the true ones.
+    """
+    result, worst = _result(run), 0.0
+    attack = result.get("attack", {"kind": "none"})
+    flipped = attack["sites"] if attack["kind"] == "label_flip" else ()
+    for site, final in result["final"]["sites"].items():
         own = [score.dice for key, score in scores.items() if key.site == site]
-        if own:
+        if own and site not in flipped:
             worst = max(worst, abs(sum(own) / len(own) - final["dice"]))
     if worst <= TOLERANCE:
         return []

@@ -1,5 +1,6 @@
 """What is kept of a comparison belongs to the runs that it was made of."""
 
+import json
 from pathlib import Path
 
 import pytest
@@ -7,7 +8,9 @@ import pytest
 from protocol.errors import RunError
 from simulation.compare.contestants import jobs_of
 from simulation.compare.folders import Shared
-from simulation.compare.gathering import ensemble_scores, gather
+from simulation.compare.gathering import disagreement, ensemble_scores, gather
+from simulation.compare.scores import Score
+from simulation.compare.statistics import Key
 from simulation.compare.words import LOCAL, Trial, Words, plan_of
 
 
@@ -34,3 +37,18 @@ def test_without_the_reference_the_reason_is_told(tmp_path: Path) -> None:
     words = r"fedavg has not finished.*\(fedavg-seed0: out of luck\); mend it and go on with --resume"
     with pytest.raises(RunError, match=words):
         gather(tmp_path, asked, [shared], jobs, failed)
+
+
+def test_scores_that_are_not_the_runs_own_are_told_but_where_its_masks_were_flipped(tmp_path: Path) -> None:
+    scores = {Key(0, site, "1"): Score(site, "1", dice, 0.5) for site, dice in (("a", 0.6), ("b", 0.8))}
+
+    def told(**more: object) -> list[str]:
+        result = {"final": {"sites": {"a": {"dice": 0.6}, "b": {"dice": 0.5}}}, **more}
+        (tmp_path / "result.json").write_text(json.dumps(result))
+        return disagreement(tmp_path, scores)
+
+    off = [f"{tmp_path.name}: the saved model's Dice at a site is 0.300 off what the run found at its end."]
+    assert told() == off
+    assert told(attack={"kind": "label_flip", "sites": ["b"]}) == []
+    assert told(attack={"kind": "label_flip", "sites": ["a"]}) == off
+    assert told(attack={"kind": "sign_flip", "sites": ["b"]}) == off
