@@ -92,7 +92,10 @@ class PrivateOptimizer(DPOptimizer):
 
     @torch.no_grad()
     def add_noise(self) -> None:
-        """Put sum + sigma C N(0, 1) into the gradients, added up in float64."""
+        """Put sum + sigma C N(0, 1) into the gradients, added up in float64.
+
+        They get the weights' own layout in memory: fused optimizers take that for granted.
+        """
         sizes = [p.numel() for p in self.params]
         if self.noise_multiplier:
             std = self.noise_multiplier * self.max_grad_norm
@@ -102,5 +105,5 @@ class PrivateOptimizer(DPOptimizer):
         parts = torch.split(noise.to(self.params[0].device), sizes)
         for p, part in zip(self.params, parts, strict=True):
             _check_processed_flag(p.summed_grad)
-            p.grad = (p.summed_grad.double() + part.view_as(p)).to(p.dtype)
+            p.grad = torch.empty_like(p).copy_(p.summed_grad.double() + part.view_as(p))
             _mark_as_processed(p.summed_grad)

@@ -73,9 +73,15 @@ def gap(one: nn.Module, other: nn.Module) -> float:
     return max(float((a - b).detach().abs().max()) for a, b in zip(one.parameters(), other.parameters(), strict=True))
 
 
-def test_without_noise_and_bound_it_is_plain_training_on_the_same_batches() -> None:
+@pytest.mark.parametrize("layout", [torch.contiguous_format, torch.channels_last])
+def test_without_noise_and_bound_it_is_plain_training_on_the_same_batches(layout: torch.memory_format) -> None:
     private, plain, images = network(), network(), pictures()
-    walked = phase(private, EVERYONE, epochs=3)
+    private.to(memory_format=layout)  # type: ignore[call-overload]
+
+    def fused(weights: list[nn.Parameter]) -> torch.optim.Optimizer:
+        return torch.optim.SGD(weights, lr=1.0, fused=True)
+
+    walked = phase(private, EVERYONE, epochs=3, make_optimizer=fused)
     optimizer = torch.optim.SGD(plain.parameters(), lr=0.1)
     losses = []
     for _ in range(3):
