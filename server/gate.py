@@ -19,7 +19,7 @@ from protocol.packing import Schema
 from server.roster import Member
 from strategies import Update
 from strategies.groups import MEAN, VARIANCE, group_of
-from strategies.local import STEPS
+from strategies.local import LOSS_BEFORE, STEPS
 
 STATISTICS = 1e4
 """How often the variance of activations, plus one, may grow in a round; means may move by its square root."""
@@ -29,6 +29,9 @@ LONGEST_REASON = 300
 
 COUNTS = 2.0**31
 """Most steps that a counter may gain in a round."""
+
+LARGEST_LOSS = 1e9
+"""What the loss that a strategy raises to a power may be."""
 
 STEPS_RANGE = 1e-12, 1e12
 """What the sum of a round's learning rates, their mean, or its steps may be; strategies divide by them."""
@@ -113,6 +116,8 @@ class Gate:
             raise QuarantineError(f"{name} is {value}")
         if value < 0 or (what in ("dice", "iou", "nsd") and value > 1):
             raise QuarantineError(f"{name} is {value}, which it cannot be")
+        if name == LOSS_BEFORE and value > LARGEST_LOSS:
+            raise QuarantineError(f"{name} is {value:g}, beyond {LARGEST_LOSS:g}")
         if name in STEPS and not STEPS_RANGE[0] <= value <= STEPS_RANGE[1]:
             raise QuarantineError(f"{name} is {value:g}, which no training takes")
         if what == "images" and split in member.images and not 0 <= value <= member.images[split]:

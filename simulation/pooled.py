@@ -5,6 +5,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from client.site import Case, Site
+from protocol.errors import DataError
 from simulation.manifest import sites_made_by, write_whole
 from simulation.writing import Row, write_csv
 
@@ -22,17 +23,20 @@ def pool_sites(sites: Sequence[Site], out: Path, made_by: Mapping[str, object]) 
         The site folder.
 
     Raises:
-        DataError: `out` holds something else.
+        DataError: `out` holds something else, or two cases would get one name.
     """
 
     def write(folder: Path) -> None:
         pooled = folder / NAME
         (pooled / "images").mkdir(parents=True)
         (pooled / "masks").mkdir()
-        rows = []
+        rows, names = [], set[str]()
         for site in sites:
             for case in site.cases:
                 name = f"{site.name}-{case.name}"
+                if name in names:
+                    raise DataError(f"two cases are called {name} when sites are pooled: rename the site {site.name}")
+                names.add(name)
                 shutil.copyfile(case.image, pooled / "images" / f"{name}{case.image.suffix}")
                 shutil.copyfile(case.mask, pooled / "masks" / f"{name}.png")
                 rows.append(Row(name, case.split, _patient(site, case), case.group))

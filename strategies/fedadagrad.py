@@ -16,7 +16,7 @@ class FedAdagrad(FedOpt):
 
     Args:
         server_lr: eta_g, at least 0.
-        beta1: b1, between 0 and 1.
+        beta1: b1, at least 0 and below 1.
         tau: adaptivity, above 0.
         weighting: "examples" or "uniform".
     """

@@ -17,8 +17,8 @@ class FedAdam(FedOpt):
 
     Args:
         server_lr: eta_g, at least 0.
-        beta1: b1, between 0 and 1.
-        beta2: b2, between 0 and 1.
+        beta1: b1, at least 0 and below 1.
+        beta2: b2, at least 0 and below 1.
         tau: adaptivity, above 0.
         weighting: "examples" or "uniform".
     """
@@ -33,7 +33,7 @@ class FedAdam(FedOpt):
         weighting: str = "examples",
     ) -> None:
         super().__init__(server_lr=server_lr, beta1=beta1, tau=tau, weighting=weighting)
-        self.beta2 = check_range("beta2", beta2, 0.0, 1.0)
+        self.beta2 = check_range("beta2", beta2, 0.0, 1.0, below=True)
 
     def second_moment(self, v: Float64, squared: Float64) -> Float64:
         return self.beta2 * v + (1 - self.beta2) * squared

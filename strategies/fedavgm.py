@@ -26,14 +26,14 @@ class FedAvgM(Strategy):
 
     Args:
         server_lr: eta_g, at least 0.
-        momentum: b, between 0 and 1.
+        momentum: b, at least 0 and below 1.
         weighting: "examples" or "uniform".
     """
 
     def __init__(self, *, server_lr: float = 1.0, momentum: float = 0.9, weighting: str = "examples") -> None:
         super().__init__()
         self.server_lr = check_range("server_lr", server_lr, 0.0)
-        self.momentum = check_range("momentum", momentum, 0.0, 1.0)
+        self.momentum = check_range("momentum", momentum, 0.0, 1.0, below=True)
         self.weighting = check_weighting(weighting)
 
     def aggregate(self, x: Arrays, updates: Iterable[Update]) -> dict[str, npt.NDArray[Any]]:

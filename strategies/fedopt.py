@@ -27,7 +27,7 @@ class FedOpt(Strategy):
 
     Args:
         server_lr: eta_g, at least 0: about how far a parameter moves in a round, at most.
-        beta1: b1, decay of the first moment, between 0 and 1.
+        beta1: b1, decay of the first moment, at least 0 and below 1: at 1 nothing would ever move.
         tau: adaptivity, above 0: updates well below it are taken almost as they are.
         weighting: "examples" or "uniform".
     """
@@ -35,7 +35,7 @@ class FedOpt(Strategy):
     def __init__(self, *, server_lr: float, beta1: float, tau: float, weighting: str) -> None:
         super().__init__()
         self.server_lr = check_range("server_lr", server_lr, 0.0)
-        self.beta1 = check_range("beta1", beta1, 0.0, 1.0)
+        self.beta1 = check_range("beta1", beta1, 0.0, 1.0, below=True)
         self.tau = check_range("tau", tau, 0.0, above=True)
         self.weighting = check_weighting(weighting)
 

@@ -4,7 +4,7 @@ Pillutla et al., Robust Aggregation for Federated Learning, IEEE Transactions on
 algorithm 2 (smoothed Weiszfeld), https://arxiv.org/abs/1912.13445
 
     site:    as FedAvg
-    server:  v <- sum_i p_i D_i,   D_i = y_i - x,   then until it rests:
+    server:  v <- sum_i p_i D_i,   D_i = y_i - x,   then until it rests, at most 100 times:
                  w_i = p_i / max(nu, |v - D_i|)
                  v <- sum_i w_i D_i / sum_i w_i
              x <- x + v

@@ -41,7 +41,7 @@ class QFedAvg(Strategy):
         for update in checked(x, updates):
             loss, rate = reported(update, LOSS_BEFORE, 0.0), reported(update, RATE, POSITIVE)
             buffers.add(update.arrays, float(update.examples))
-            if loss or not q:
+            if loss >= POSITIVE or not q:  # the inverse of what is smaller has no number
                 weight = loss**q / rate
                 gradient = length_squared(x, update.arrays) / rate**2
                 parameters.add(update.arrays, weight)

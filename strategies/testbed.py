@@ -13,7 +13,7 @@ from collections.abc import Callable, Collection, Mapping, Sequence
 import numpy as np
 import torch
 
-from strategies.base import Strategy, Update
+from strategies.base import Strategy, Update, check_range, check_whole
 from strategies.correction import Correction
 from strategies.groups import group_of
 from strategies.local import LOSS_BEFORE, VAL_LOSS, VAL_LOSS_AFTER, Arrays, Journey, Phase
@@ -113,12 +113,16 @@ def federate(
         The global model after each round.
 
     Raises:
-        ValueError: the numbers of losses, examples and local steps differ, or a round has too few updates.
+        ValueError: the numbers of losses, examples and local steps differ, steps or lr are none, or a round has too
+            few updates.
     """
     count = len(losses)
     steps = [local_steps] * count if isinstance(local_steps, int) else list(local_steps)
     if not len(steps) == len(examples) == count:
         raise ValueError(f"{count} losses, {len(examples)} examples and {len(steps)} local_steps: one a site, please")
+    check_range("lr", lr, 0.0, above=True)
+    for k in steps:
+        check_whole("local_steps", k, 1)
     names = [f"site-{index:06d}" for index in range(count)]
     sites = {
         name: Site(name, loss, n, k, lr) for name, loss, n, k in zip(names, losses, examples, steps, strict=True)

@@ -4,6 +4,7 @@ The file takes pixels as they are decoded, 0 to 255, and normalises them itself,
 It is written only once ONNX Runtime has been seen to compute what the network does.
 """
 
+import copy
 import json
 import logging
 import warnings
@@ -68,8 +69,9 @@ def export_onnx(model: URWKV, target: Path, *, mean: float, scale: float, facts:
         "normalisation": f"(pixel - {mean:g}) / {scale:g}, done inside",
         "logits": classes,
     }
-    content = _trace(traceable(Deployed(model, mean, scale)), architecture.in_channels, square, words | dict(facts))
-    largest = _check(Deployed(model, mean, scale).eval(), content, architecture.in_channels, square)
+    deployed = Deployed(copy.deepcopy(model), mean, scale).eval()
+    content = _trace(traceable(deployed), architecture.in_channels, square, words | dict(facts))
+    largest = _check(deployed, content, architecture.in_channels, square)
     write_whole(target, content)
     return largest
 

@@ -84,7 +84,7 @@ def _compare(plan: Plan, folder: Path, at_once: int | None, console: Console) ->
     jobs = _chosen_jobs(plan, seeds, chosen, folder)
     failed |= run_jobs(folder, [job for own in _by_seed(jobs) for job in own], plan.engine, side_by_side, console)
     with console.status("scoring every image and drawing samples"):
-        left = gather(folder, plan, seeds, jobs)
+        left = gather(folder, plan, seeds, jobs, failed)
         comparison = conclude(plan, left, found, chosen, failed)
         _write(folder, comparison)
     with console.status("MLflow catches up"):

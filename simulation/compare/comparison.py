@@ -139,7 +139,8 @@ def _limits(plan: Plan, tested: Sequence[Entrant], *, crossed: bool) -> list[str
     lines.append("An interval that holds zero shows no difference. It does not show that two contestants are equal.")
     if plan.table["attack.kind"] != "none":
         lines.append(
-            f"Sites attacked on purpose ({plan.table['attack.kind']}): every score here includes their test images."
+            f"Sites attacked on purpose ({plan.table['attack.kind']}): every score here includes their test images,"
+            " by their true masks."
         )
     return lines
 

@@ -56,7 +56,7 @@ def forest_svg(found: Sequence[Difference], reference: str, theme: Theme) -> str
         axes.axvline(0, color=theme.ink, lw=1)
         for height, one in enumerate(rows):
             bounds = one.interval
-            colour = COLOURS[0] if sign(bounds, one.p_holm) else theme.muted
+            colour = COLOURS[0] if sign(bounds, one.p_holm, one.leans) else theme.muted
             axes.plot([bounds.low, bounds.high], [height, height], color=colour, lw=2)
             axes.plot([bounds.estimate], [height], "s", color=colour, ms=6)
             place = axes.get_yaxis_transform()

@@ -16,6 +16,7 @@ from simulation.compare.statistics import (
     estimate,
     holm,
     interval,
+    leaning,
     signed_rank,
 )
 
@@ -51,12 +52,16 @@ class Standing:
 
 @dataclass(frozen=True)
 class Difference:
-    """A contestant against the reference, and what may be said of it; `better`, `worse` and `same` count images."""
+    """A contestant against the reference, and what may be said of it; `better`, `worse` and `same` count images.
+
+    `leans` is the side to which the signed ranks lean (`statistics.leaning`).
+    """
 
     name: str
     interval: Interval
     p: float
     p_holm: float
+    leans: int
     better: int
     worse: int
     same: int
@@ -120,10 +125,10 @@ def compared(tested: Sequence[Entrant], reference: str, *, crossed: bool) -> lis
     p = [signed_rank(pair, crossed=crossed) for pair in pairs.values()]
     found = []
     for (name, pair), single, adjusted in zip(pairs.items(), p, holm(p), strict=True):
-        bounds = interval(pair, crossed=crossed)
+        bounds, leans = interval(pair, crossed=crossed), leaning(pair, crossed=crossed)
         better, worse = sum(v > 0 for v in pair.values()), sum(v < 0 for v in pair.values())
-        verdict = wording.difference(reference, bounds, adjusted)
-        found.append(Difference(name, bounds, single, adjusted, better, worse, len(pair) - better - worse, verdict))
+        same, verdict = len(pair) - better - worse, wording.difference(reference, bounds, adjusted, leans)
+        found.append(Difference(name, bounds, single, adjusted, leans, better, worse, same, verdict))
     return found
 
 
@@ -136,7 +141,7 @@ def best_words(tested: Sequence[Entrant], *, crossed: bool) -> str:
     pairs = {one.name: differences(leader.dice, one.dice) for one in rest}
     p = holm([signed_rank(pair, crossed=crossed) for pair in pairs.values()])
     bounds = {
-        name: (interval(pair, crossed=crossed, level=level), adjusted)
+        name: (interval(pair, crossed=crossed, level=level), adjusted, leaning(pair, crossed=crossed))
         for (name, pair), adjusted in zip(pairs.items(), p, strict=True)
     }
     return wording.best(leader.name, bounds)
@@ -158,7 +163,7 @@ def gains(strategy: Entrant, local: Entrant, *, crossed: bool) -> list[Gain]:
     for (seed, site), part, adjusted in zip(hospitals, own, p, strict=True):
         alone = estimate({key: local.dice[key] for key in part})
         bounds = interval(part, crossed=crossed)
-        verdict = wording.gain(bounds, adjusted)
+        verdict = wording.gain(bounds, adjusted, leaning(part, crossed=crossed))
         found.append(Gain(strategy.name, seed, site, len(part), alone, bounds, adjusted, verdict))
     return found
 

@@ -18,34 +18,40 @@ def spoken(found: Interval, digits: int = 3) -> str:
     return f"{found.estimate:+.{digits}f} ({found.low:+.{digits}f} to {found.high:+.{digits}f})"
 
 
-def sign(found: Interval, p: float) -> int:
-    """1 or -1 where interval and signed ranks agree that there is a difference, else 0."""
-    if found.holds_zero or p >= ALPHA:
-        return 0
-    return 1 if found.estimate > 0 else -1
+def sign(found: Interval, p: float, leans: int) -> int:
+    """1 or -1 where interval and signed ranks agree on a difference and on its side, else 0.
+
+    Args:
+        p: Holm's, of the ranks, which are two-sided.
+        leans: the side to which the ranks lean, 1 or -1, or 0.
+    """
+    side = 1 if found.estimate > 0 else -1
+    return 0 if found.holds_zero or p >= ALPHA or leans != side else side
 
 
-def difference(reference: str, found: Interval, p: float) -> str:
-    """How a contestant stands to the reference, by its paired interval and Holm's p."""
+def difference(reference: str, found: Interval, p: float, leans: int) -> str:
+    """How a contestant stands to the reference, by its paired interval and the arguments of `sign`."""
     if found.estimate == found.low == found.high == 0:
         return f"the same as {reference} on every image"
     if found.holds_zero:
         return f"no difference from {reference} is shown: the interval holds zero"
-    if not sign(found, p):
-        side = "above" if found.estimate > 0 else "below"
-        return f"no difference is shown: the interval lies {side} zero, but the ranks do not agree (p = {p:.2g})"
+    if not sign(found, p, leans):
+        side, other = ("above", "below") if found.estimate > 0 else ("below", "above")
+        ranks = "do not agree" if p >= ALPHA else f"lean {other} it"
+        return f"no difference is shown: the interval lies {side} zero, but the ranks {ranks} (p = {p:.2g})"
     return f"{'higher' if found.estimate > 0 else 'lower'} than {reference} on these sites"
 
 
-def best(leader: str, others: Mapping[str, tuple[Interval, float]]) -> str:
+def best(leader: str, others: Mapping[str, tuple[Interval, float, int]]) -> str:
     """Whether the strategy with the highest Dice may be called the best.
 
     Args:
-        others: for each other strategy the interval of leader - other, at the level that suits so many, and Holm's p.
+        others: for each other strategy the interval of leader - other, at the level that suits so many, and the
+            other arguments of `sign`.
     """
     if not others:
         return f"{leader} is the only strategy: nothing can be said of which is best."
-    near = [name for name, (found, p) in others.items() if sign(found, p) < 1]
+    near = [name for name, shown in others.items() if sign(*shown) < 1]
     if near:
         return (
             f"No strategy can be called the best. {leader} has the highest test Dice, but it is not shown to differ"
@@ -54,9 +60,9 @@ def best(leader: str, others: Mapping[str, tuple[Interval, float]]) -> str:
     return f"{leader} is the best of these on these sites: against each other its interval lies above zero."
 
 
-def gain(found: Interval, p: float) -> str:
-    """What may be said of one hospital, by its interval and Holm's p."""
-    return {1: "gains", -1: "loses", 0: "not shown"}[sign(found, p)]
+def gain(found: Interval, p: float, leans: int) -> str:
+    """What may be said of one hospital, by the arguments of `sign`."""
+    return {1: "gains", -1: "loses", 0: "not shown"}[sign(found, p, leans)]
 
 
 def gains(contestant: str, verdicts: Sequence[str]) -> str:

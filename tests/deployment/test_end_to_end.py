@@ -103,12 +103,12 @@ def test_a_run_that_is_stopped_goes_on_and_ends_with_the_same_weights(deployment
     sites = small_sites(deployment.folder, small())
     deployment.init()
     hospitals = [deployment.hospital(site) for site in sites]
-    study = SMALL | {"federation.rounds": 6, "federation.deadline": 120, "train.epochs": 5}
+    study = SMALL | {"federation.rounds": 20, "federation.deadline": 120, "train.epochs": 5}
     sets = [word for key, value in study.items() for word in ("--set", f"{key}={value}")]
     log = deployment.folder / "run.log"
     with deployment.coordinator(), deployment.sites(hospitals):
         with running(log, "coordinator", "run", deployment.study, *sets) as run:
-            wait(lambda: (status_of(deployment).get("round") or 0) >= 3, 200, lambda: log.read_text())
+            wait(lambda: (status_of(deployment).get("round") or 0) >= 2, 200, lambda: log.read_text())
             assert "is still running" in fedurwkv("coordinator", "resume", deployment.study, code=1)
             assert "go on with it: fedurwkv coordinator resume" in fedurwkv("coordinator", "stop", deployment.study)
             assert run.process.wait(120) == 1

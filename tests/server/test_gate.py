@@ -48,6 +48,7 @@ MISDEEDS: dict[str, tuple[Misdeed, str]] = {
     "too many examples": (with_scalars(train_images=1e9), "train.images is 1000000000"),
     "a Dice above one": (with_scalars(val_dice=1.5), "val.dice is 1.5, which it cannot be"),
     "a loss that is NaN": (with_scalars(train_loss=float("nan")), "train.loss is nan"),
+    "a loss beyond powers": (with_scalars(train_loss_before=1e200), "train.loss_before is 1e+200, beyond 1e+09"),
     "an older round": (lambda r: replace(r, round=r.round - 1), "a reply to round"),
     "another's name": (lambda r: replace(r, site="site-0"), "the reply says it comes from 'site-0'"),
     "an error": (lambda r: Error(1000, "Traceback\n  File x\nthe GPU fell off"), "the GPU fell off"),

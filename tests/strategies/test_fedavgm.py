@@ -41,7 +41,9 @@ def test_a_failed_round_leaves_the_momentum_as_it_was() -> None:
     assert strategy.state["w"][0] == 1.0
 
 
-@pytest.mark.parametrize(("name", "value"), [("momentum", 1.5), ("momentum", -0.1), ("server_lr", -1.0)])
+@pytest.mark.parametrize(
+    ("name", "value"), [("momentum", 1.0), ("momentum", 1.5), ("momentum", -0.1), ("server_lr", -1.0)]
+)
 def test_hyperparameters_out_of_range_are_errors(name: str, value: float) -> None:
     with pytest.raises(ValueError, match=f"{name} = {value}"):
         STRATEGIES["fedavgm"](**{name: value})

@@ -84,7 +84,8 @@ def test_a_failed_round_leaves_the_moments_as_they_were(name: str) -> None:
     ("values", "words"),
     [
         ({"tau": 0.0}, "tau = 0.0 must be a number above 0"),
-        ({"beta2": 1.1}, "beta2 = 1.1 must be a number at least 0 and at most 1"),
+        ({"beta2": 1.1}, "beta2 = 1.1 must be a number at least 0 and below 1"),
+        ({"beta1": 1.0}, "beta1 = 1.0 must be a number at least 0 and below 1"),
         ({"beta1": True}, "beta1 = True must be a number"),
         ({"server_lr": float("nan")}, "server_lr = nan must be a number at least 0"),
         ({"server_lr": float("inf")}, "server_lr = inf must be a number at least 0"),

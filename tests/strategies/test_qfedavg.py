@@ -40,8 +40,9 @@ def test_the_length_of_an_update_is_over_all_its_tensors() -> None:
 def test_a_site_without_loss_counts_for_nothing() -> None:
     # x = 0: F = (0, 24), gradient of site 2 is -12: 24 * 12 / (144 + 240)
     assert path(STRATEGIES["qfedavg"](q=1.0), 1, 1)[0] == pytest.approx(0.75, abs=1e-15)
-    content = update("a", 1.0, train__loss_before=0.0, train__rate=0.1)
-    assert STRATEGIES["qfedavg"]().aggregate(at(2.0), [content])["w"][0] == 2.0
+    for loss in (0.0, 5e-324):
+        content = update("a", 1.0, train__loss_before=loss, train__rate=0.1)
+        assert STRATEGIES["qfedavg"](q=0.01).aggregate(at(2.0), [content])["w"][0] == 2.0
 
 
 def test_more_q_favours_the_site_with_the_higher_loss() -> None:

@@ -54,6 +54,20 @@ def test_tensors_that_a_loss_does_not_use_are_still_corrected() -> None:
     assert model["v"].item() == pytest.approx(0.0, abs=1e-9)
 
 
+@pytest.mark.parametrize(
+    ("steps", "lr", "words"),
+    [
+        ((5, 0), LR, "local_steps = 0 must be a whole number at least 1"),
+        (-1, LR, "local_steps = -1 must be a whole number at least 1"),
+        ((5,), LR, "2 losses, 2 examples and 1 local_steps: one a site"),
+        (5, 0.0, "lr = 0.0 must be a number above 0"),
+    ],
+)
+def test_training_that_does_not_move_is_an_error(steps: int | tuple[int, ...], lr: float, words: str) -> None:
+    with pytest.raises(ValueError, match=words):
+        federate(STRATEGIES["scaffold"](), {"w": torch.zeros(1)}, LOSSES, [1, 1], 1, steps, lr)
+
+
 def test_a_round_without_replies_is_an_error() -> None:
     with pytest.raises(ValueError, match="no updates"):
         path(STRATEGIES["fedavg"](), 1, 1, silent={(1, 0), (1, 1)})

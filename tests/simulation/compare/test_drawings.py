@@ -16,7 +16,7 @@ def words(svg: str) -> list[str]:
 
 
 def difference(name: str, low: float, high: float, p: float) -> Difference:
-    return Difference(name, Interval((low + high) / 2, low, high), p, p, 1, 1, 1, "")
+    return Difference(name, Interval((low + high) / 2, low, high), p, p, 1 if low + high > 0 else -1, 1, 1, 1, "")
 
 
 def test_all_of_many_contestants_are_named_apart() -> None:

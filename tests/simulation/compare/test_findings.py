@@ -62,6 +62,19 @@ def test_a_clear_difference_is_found_with_its_sign() -> None:
     assert best_words(both[::-1], crossed=True).startswith("up is the best of these")
 
 
+def test_a_mean_that_few_images_carry_is_no_difference() -> None:
+    """Four images of five lose a little, one gains much: the interval lies above zero, the ranks lean below it."""
+    base = {Key(0, site, f"{n}"): 0.5 for site in "abcd" for n in range(25)}
+    moved = {key: value + (0.2 if int(key.image) < 5 else -0.01) for key, value in base.items()}
+    both = [entrant("fedavg", base), entrant("moved", moved)]
+    (row,) = compared(both, "fedavg", crossed=True)
+    assert row.interval.low > 0
+    assert row.p_holm < 0.05
+    assert (row.leans, row.better, row.worse) == (-1, 20, 80)
+    assert "but the ranks lean below it" in row.verdict
+    assert best_words(both, crossed=True).startswith("No strategy can be called the best. moved")
+
+
 def test_hospitals_of_two_seeds_are_two_unless_they_are_the_same() -> None:
     together = {Key(s, "a", f"{n}"): 0.8 + 0.01 * n for s in (0, 1) for n in range(12)}
     alone = dict.fromkeys(together, 0.5)

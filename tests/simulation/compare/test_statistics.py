@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 from scipy.stats import wilcoxon
 
-from simulation.compare.statistics import Key, differences, estimate, holm, interval, signed_rank
+from simulation.compare.statistics import Key, differences, estimate, holm, interval, leaning, signed_rank
 from simulation.compare.wording import FEW, HELD
 
 
@@ -87,6 +87,17 @@ def test_signed_ranks_are_scipys() -> None:
 def test_signed_ranks_by_hand() -> None:
     # all five positive: two of 2^5 signs are as extreme
     assert signed_rank({Key(0, "a", f"{n}"): n + 1.0 for n in range(5)}, crossed=True) == pytest.approx(2 / 32)
+
+
+def test_ranks_lean_by_hand() -> None:
+    # of 0, 1, -2, -3, 9 the ranks are 1 to 5: 2 + 5 above zero, 3 + 4 below
+    values = {Key(0, "a", f"{n}"): value for n, value in enumerate([0.0, 1.0, -2.0, -3.0, 9.0])}
+    assert leaning(values, crossed=True) == 0
+    assert leaning({key: value - 0.1 for key, value in values.items()}, crossed=True) == -1
+    assert leaning({key: 0.1 - value for key, value in values.items()}, crossed=True) == 1
+    # by the mean of two seeds the one image gains, by each seed's own 1 and -3, 9 and -2 neither side is ahead
+    two = {Key(0, "a", "1"): 1.0, Key(1, "a", "1"): 9.0, Key(0, "a", "2"): -3.0, Key(1, "a", "2"): -2.0}
+    assert (leaning(two, crossed=True), leaning(two, crossed=False)) == (1, 0)
 
 
 def test_an_image_that_several_seeds_test_counts_once() -> None:
