@@ -24,8 +24,8 @@ install: .venv/installed  ## make .venv from the pinned lock
 demo: install  ## simulate a federation of four phantom hospitals
 	$(BIN)/fedurwkv simulate $(SCENARIO)
 
-test: install  ## the test suite, without the slow and the GPU tests
-	$(BIN)/pytest -m "not slow and not gpu"
+test: install  ## the test suite, without the slow and the GPU tests; a process a core, a thread each
+	OMP_NUM_THREADS=1 $(BIN)/pytest -n auto --maxprocesses 8 --dist worksteal -m "not slow and not gpu"
 
 test-slow: install  ## the slow tests
 	$(BIN)/pytest -m "slow and not gpu"
