@@ -4,7 +4,6 @@ This is its half on the machine and the way to the coordinator, and the list of 
 it are relative to its folder.
 """
 
-import logging
 from dataclasses import dataclass, fields
 from pathlib import Path
 
@@ -13,9 +12,6 @@ from protocol.errors import DeploymentError, SettingsError
 from protocol.settings import Table, load_scenario, nearest, require, section
 
 FILE = "site.yaml"
-ANY, NONE = "any", "none"
-
-log = logging.getLogger("fedurwkv.site")
 
 TEMPLATE = """\
 # What this hospital says about itself and what it allows. The file stays here: nothing in it is sent to anybody.

@@ -33,6 +33,11 @@ def make_strategy(table: Mapping[str, Value]) -> Strategy:
     return strategy
 
 
+def needed_scalars(strategy: Strategy) -> tuple[str, ...]:
+    """The scalars of a reply without which its update cannot be used; any other is the site's to withhold."""
+    return ("train.images", *strategy.reports)
+
+
 def check_composition(strategy: Strategy, table: Mapping[str, Value]) -> None:
     """What a strategy says it needs, against the settings around it.
 

@@ -19,7 +19,7 @@ from protocol.errors import RoundError
 from protocol.messages import Reply
 from protocol.packing import Schema
 from protocol.settings import section
-from protocol.strategy import make_strategy
+from protocol.strategy import make_strategy, needed_scalars
 from server.answers import Answers, Line
 from server.gate import Gate, QuarantineError
 from server.journal import Arrays, Journal, State
@@ -157,7 +157,7 @@ class Federation:
 
     def _updates(self, number: int, model: Arrays, asked: Roster, split: str, answers: Answers) -> Iterator[Update]:
         """The honest updates of a turn, as they arrive; at the end, the round before is on disk."""
-        needed = ("train.images", *self.strategy.reports)
+        needed = needed_scalars(self.strategy)
         gate = Gate(self.schema, model, number, self.settings.max_update, needed, self.codec)
         tasks = self.questions.train(number, model, asked, split)
         for reply in self.line.ask(tasks, asked, gate, answers):

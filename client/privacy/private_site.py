@@ -11,6 +11,7 @@ from client.privacy.randomness import Randomness
 from client.privacy.settings import PrivacySettings
 from protocol.seeds import seed_of
 from protocol.settings import Table, section
+from protocol.strategy import needed_scalars
 from strategies import Strategy
 
 
@@ -44,7 +45,7 @@ class PrivateSite:
         name: str | None = None,
     ) -> None:
         policy.check(table, len(set(patients)), len(patients))
-        policy.check_reports(("train.images", *strategy.reports))
+        policy.check_reports(needed_scalars(strategy))
         self.settings = section(table, "privacy", PrivacySettings)
         self.units = rows_by_unit(patients, self.settings.unit)
         self._policy, self._table, self._name, self._epochs = policy, table, name, epochs

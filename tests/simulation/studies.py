@@ -1,12 +1,15 @@
 """Tiny studies over the real server, the real trainers and the local engine."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import numpy as np
+import pytest
 from safetensors.numpy import load_file
 
 from protocol.settings import Table
+from server.journal import Journal, State
 from server.progress import LOOK_EVERY
 from simulation.engines import run_local, run_ray
 from tests.client.phantoms import small
@@ -50,6 +53,27 @@ def run(
 def _wait(is_over: Callable[[float], bool]) -> None:
     while not is_over(LOOK_EVERY):
         pass
+
+
+class Killed(Exception):
+    """Stands for the end of the server and of all sites."""
+
+
+@contextmanager
+def killed_in(number: int, monkeypatch: pytest.MonkeyPatch, *, written: bool) -> Iterator[None]:
+    """Inside the `with`, a study is killed as round `number` was written, or was about to be."""
+    write = Journal.write
+
+    def dying(journal: Journal, state: State) -> None:
+        if state.round != number or written:
+            write(journal, state)
+        if state.round == number:
+            raise Killed
+
+    with monkeypatch.context() as patch:
+        patch.setattr(Journal, "write", dying)
+        with pytest.raises(Killed):
+            yield
 
 
 def weights(out: Path) -> dict[str, bytes]:

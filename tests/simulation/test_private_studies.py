@@ -22,11 +22,11 @@ from client.privacy.policy import OPEN
 from protocol.errors import RoundError, SettingsError
 from protocol.settings import Table
 from server.app import initial_model
-from server.journal import Journal, State, read_state
+from server.journal import read_state
 from simulation.settings import check_settings
 from simulation.simulate import simulate
 from strategies import STRATEGIES
-from tests.simulation.studies import model, run, tiny, weights
+from tests.simulation.studies import killed_in, model, run, tiny, weights
 
 Sites = Callable[[Table], list[Path]]
 
@@ -142,10 +142,6 @@ def test_without_noise_and_bound_a_private_study_is_a_plain_one(
         np.testing.assert_allclose(y[key], x[key], rtol=0, atol=1e-5, err_msg=key)
 
 
-class Killed(Exception):
-    """Stands for the end of the server and of all sites."""
-
-
 @pytest.mark.parametrize("name", ["fedavg", "scaffold"])
 @pytest.mark.parametrize("written", [True, False])
 def test_a_run_that_is_killed_and_resumed_pays_once_and_ends_with_the_same_weights(
@@ -154,18 +150,8 @@ def test_a_run_that_is_killed_and_resumed_pays_once_and_ends_with_the_same_weigh
     """Killed as round 2 was written, or was about to be, while the sites compute round 3."""
     table = private(name, federation_rounds=3)
     whole = run(tmp_path / "whole", table, sites(table))
-    write = Journal.write
-
-    def dying(journal: Journal, state: State) -> None:
-        if state.round != 2 or written:
-            write(journal, state)
-        if state.round == 2:
-            raise Killed
-
-    with monkeypatch.context() as patch:
-        patch.setattr(Journal, "write", dying)
-        with pytest.raises(Killed):
-            run(tmp_path / "killed", table, sites(table))
+    with killed_in(2, monkeypatch, written=written):
+        run(tmp_path / "killed", table, sites(table))
     assert read_state(tmp_path / "killed")["round"] == (2 if written else 1)
     assert [len(entries) for entries in ledgers(tmp_path / "killed").values()] == [3, 3]
     again = run(tmp_path / "killed", table, sites(table), resume=True)

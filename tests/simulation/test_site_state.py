@@ -15,13 +15,9 @@ from server.journal import Journal, State, read_state
 from simulation import engines
 from simulation.engines import run_ray
 from tests.client.phantoms import pretend
-from tests.simulation.studies import run, tiny, weights
+from tests.simulation.studies import Killed, killed_in, run, tiny, weights
 
 Sites = Callable[[Table], list[Path]]
-
-
-class Killed(Exception):
-    """Stands for the end of the server and of all sites."""
 
 
 @pytest.mark.parametrize("name", ["scaffold", "feddyn", "ditto", "fedbn"])
@@ -31,20 +27,10 @@ def test_a_run_killed_in_any_round_and_resumed_equals_one_that_was_not(
     """Killed as round 2 was written, or was about to be: then round 1 is on disk, and sites are two rounds ahead."""
     table = tiny(name, federation_rounds=3, data_sites=2)
     whole = weights(run(tmp_path / "whole", table, sites(table)))
-    write = Journal.write
     for written in (True, False):
         out = tmp_path / f"killed-{written}"
-
-        def dying(journal: Journal, state: State, written: bool = written) -> None:
-            if state.round != 2 or written:
-                write(journal, state)
-            if state.round == 2:
-                raise Killed
-
-        with monkeypatch.context() as patch:
-            patch.setattr(Journal, "write", dying)
-            with pytest.raises(Killed):
-                run(out, table, sites(table))
+        with killed_in(2, monkeypatch, written=written):
+            run(out, table, sites(table))
         assert read_state(out)["round"] == (2 if written else 1)
         newest = {path.name for path in out.glob("state/*/round-*")}
         assert "round-0003.safetensors" in newest
