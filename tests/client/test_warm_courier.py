@@ -26,6 +26,7 @@ def test_without_warm_couriers_the_launcher_is_the_program_itself(folder: Path) 
     assert "Run a Flower ClientApp" in launch(folder, "--help").stdout
 
 
+@pytest.mark.slow
 def test_a_warm_courier_takes_the_command_line_over_and_begins_at_once(folder: Path) -> None:
     words = [sys.executable, warm_courier.__file__, str(folder / "couriers")]
     log = folder / "log"

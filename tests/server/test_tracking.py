@@ -161,6 +161,7 @@ def test_a_run_that_dies_is_killed_in_mlflow_too_and_goes_on_when_resumed(run: P
     assert mlflow_runs(uri)[1]["demo"].info.run_id == before["demo"].info.run_id
 
 
+@pytest.mark.slow
 def test_an_unreachable_server_blocks_nothing_and_is_made_up_for(run: Path) -> None:
     began = time.monotonic()
     with start(run, UNREACHABLE) as tracker:

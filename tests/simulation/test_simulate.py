@@ -80,7 +80,8 @@ def test_a_run_leaves_what_the_design_says(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    ("sign", "strategy", "optimizer"), [(signal.SIGKILL, "scaffold", "sgd"), (signal.SIGINT, "fedavg", "adamw")]
+    ("sign", "strategy", "optimizer"),
+    [(signal.SIGKILL, "scaffold", "sgd"), pytest.param(signal.SIGINT, "fedavg", "adamw", marks=pytest.mark.slow)],
 )
 def test_a_killed_run_goes_on_and_ends_like_one_that_was_not(
     tmp_path: Path, sign: signal.Signals, strategy: str, optimizer: str

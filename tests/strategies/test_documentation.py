@@ -12,6 +12,7 @@ from strategies.testbed import federate
 TEXT = (Path(__file__).resolve().parents[2] / "docs" / "strategies.md").read_text()
 
 
+@pytest.mark.slow
 def test_the_worked_strategy_ends_where_the_page_says(capsys: pytest.CaptureFixture[str]) -> None:
     (example,) = re.findall(r"```python\n(.*?)```", TEXT, re.DOTALL)
     names: dict[str, object] = {}

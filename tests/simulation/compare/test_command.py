@@ -30,6 +30,7 @@ def read(folder: Path) -> dict[str, Any]:
     return found
 
 
+@pytest.mark.slow
 def test_fedprox_without_its_term_is_fedavg_and_training_alone_is_asked_for(tmp_path: Path) -> None:
     words = Words(sets=SETS, strategies="fedavg,fedprox", baselines="local,ensemble", own=["fedprox:strategy.mu=0"])
     folder = compare(words, tmp_path / "study", False, None, QUIET)

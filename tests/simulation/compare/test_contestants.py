@@ -23,6 +23,7 @@ def plan(**words: object) -> Plan:
     return plan_of(Words(sets=SETS, **words))  # type: ignore[arg-type]
 
 
+@pytest.mark.slow
 def test_all_runs_of_a_seed_share_weights_sites_splits_and_steps(tmp_path: Path) -> None:
     asked = plan(
         strategies="fedavg,scaffold",
