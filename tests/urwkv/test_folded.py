@@ -21,7 +21,7 @@ def test_folded_logits_are_the_networks_own(words):
         expected = model(images)
         torch.testing.assert_close(folded(model)(images), expected, rtol=1e-9, atol=1e-9)
         found = folded(model.float())(images.float())
-        assert (found - expected).abs().max() < 1e-5 * expected.abs().max()  # as float32 rounds
+        assert (found - expected).abs().max() < 1e-4 * expected.abs().max()  # unfolded, float32 is off by up to 2e-5
     model.double()
     assert all(torch.allclose(tensor, before[name], rtol=1e-6) for name, tensor in model.state_dict().items())
 
