@@ -5,6 +5,7 @@ data; medians by device events. "graph" is a step captured as one CUDA graph. "e
 U-RWKV with its CUDA kernel on an H200.
 
     python bench/urwkv.py [--quick] [--device cuda|cpu]
+    python bench/urwkv.py --fused         # norm and GELU fused: their tests on this GPU, then rows with and without
 """
 
 import argparse
@@ -25,10 +26,14 @@ from bench.table import Aim, capture, gpu_milliseconds, heading, row
 from client.data import normalise
 from client.device import keep_memory
 from urwkv import URWKV
+from urwkv.folded import folded
 from urwkv.losses import segmentation_loss
 from urwkv.ops import biwkv
+from urwkv.steps import choose
 
 SIDE = 256
+TESTS = 240
+"""Seconds that the tests of `--fused` may take."""
 TRAINING = {
     8: Aim("224 img/s", "1,100 img/s", "2,000 img/s"),
     32: Aim("408 img/s", "2,200 img/s", "3,500 img/s"),
@@ -67,10 +72,11 @@ def training_step(model: nn.Module, batch: int, *, captured: bool) -> Callable[[
     return capture(step).replay if captured else step
 
 
-def training(backend: str, batch: int, *, captured: bool, compiled: bool = False) -> str:
+def training(backend: str, batch: int, *, captured: bool, compiled: bool = False, norms: str = "torch") -> str:
     torch.cuda.reset_peak_memory_stats()
     began = time.perf_counter()
     model = network(backend).train()
+    choose(model, norms)
     if compiled:
         model.compile(fullgraph=True)
     step = training_step(model, batch, captured=captured)
@@ -82,8 +88,10 @@ def training(backend: str, batch: int, *, captured: bool, compiled: bool = False
     return f"{batch / taken * 1e3:,.0f} img/s, {peak:.1f} GB, warm in {warm:.1f} s"
 
 
-def inference(backend: str, batch: int, *, captured: bool, compiled: bool = False) -> str:
+def inference(backend: str, batch: int, *, captured: bool, compiled: bool = False, fold: bool = False) -> str:
     model = network(backend).eval()
+    if fold:
+        model = folded(model)
     if compiled:
         model.compile(fullgraph=True)
     pixels, _ = pictures(batch, SIDE)
@@ -96,9 +104,11 @@ def inference(backend: str, batch: int, *, captured: bool, compiled: bool = Fals
     return f"{taken:.2f} ms" if batch == 1 else f"{batch / taken * 1e3:,.0f} img/s"
 
 
-def costs(backend: str, batch: int) -> str:
+def costs(backend: str, batch: int, *, norms: str = "torch") -> str:
     """The kernels that take most of an eager training step, by name."""
-    step = training_step(network(backend).train(), batch, captured=False)
+    model = network(backend).train()
+    choose(model, norms)
+    step = training_step(model, batch, captured=False)
     for _ in range(3):
         step()
     with torch.profiler.profile(activities=[torch.profiler.ProfilerActivity.CUDA]) as profile:
@@ -132,6 +142,28 @@ def on_gpu(backend: str, *, quick: bool) -> None:
         row(name, INFERENCE[batch], partial(inference, backend, batch, captured=True, compiled=True))
 
 
+def fusion(backend: str) -> None:
+    """The tests of the fused norms on this GPU, in a process of their own; then rows with and without them."""
+    root = Path(__file__).resolve().parent.parent
+    tests = ["tests/urwkv/test_steps.py", "-m", "gpu", "-q", "-W", "default", "-p", "no:cacheprovider", "-n", "8"]
+    try:
+        subprocess.run([sys.executable, "-m", "pytest", *tests], cwd=root, check=False, timeout=TESTS)
+    except subprocess.TimeoutExpired:
+        print(f"the tests took more than {TESTS} s and were ended", flush=True)
+    heading()
+    for batch in (8, 32, 128):
+        for captured in (False, True):
+            for norms in ("torch", "triton"):
+                name = f"training, batch {batch}, {'graph' if captured else 'eager'}"
+                name += ", fused" if norms == "triton" else ""
+                row(name, TRAINING[batch], partial(training, backend, batch, captured=captured, norms=norms))
+    for batch in (1, 128):
+        for fold in (False, True):
+            name = f"inference, batch {batch}, graph{', folded' if fold else ''}"
+            row(name, INFERENCE[batch], partial(inference, backend, batch, captured=True, fold=fold))
+    row("training, batch 32, eager, fused: largest costs", Aim(), partial(costs, backend, 32, norms="triton"))
+
+
 def on_cpu() -> None:
     """A training step of 128 x 128, batch 4, in float32: its time and the operations that take most of it."""
     keep_memory()  # as a site does
@@ -163,6 +195,7 @@ def on_cpu() -> None:
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--quick", action="store_true", help="the rows that matter most, under 100 seconds")
+    parser.add_argument("--fused", action="store_true", help="norm and GELU fused, tests first; under 9 minutes")
     parser.add_argument("--device", choices=("cuda", "cpu"), default="cuda" if torch.cuda.is_available() else "cpu")
     parser.add_argument("--backend", help="of Bi-WKV, for the network's rows alone; else Bi-WKV's own come first")
     words = parser.parse_args()
@@ -172,6 +205,9 @@ def main() -> None:
         flush=True,
     )
     backend = words.backend
+    if words.fused:
+        fusion(backend or "auto")
+        return
     if backend is None:
         # In a process of its own: a kernel that fails takes its process with it.
         alone = [sys.executable, str(Path(__file__).with_name("biwkv.py")), "--device", words.device]

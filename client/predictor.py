@@ -15,6 +15,7 @@ from client.outlines import thumbnail
 from client.repeated import recorder_at
 from protocol.errors import DataError
 from urwkv import URWKV
+from urwkv.folded import folded
 from urwkv.predict import predict_labels
 from urwkv.tiles import tiled_logits
 
@@ -46,14 +47,14 @@ class Predictor:
     """A network on its device, and how pictures are given to it.
 
     Args:
-        model: the network; moved to the device.
+        model: the network; a copy of it, its norms folded where that is exact, computes on the device.
         size: side of the squares to which pictures are resized, as they were for training.
         tile: side of the tiles in which pictures are given at their own resolution instead; 0: not in tiles.
     """
 
     def __init__(self, model: URWKV, place: Place, size: int, tile: int = 0) -> None:
         self.architecture = model.architecture
-        moved = model.to(place.device).to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+        moved = folded(model).to(place.device).to(memory_format=torch.channels_last)  # type: ignore[call-overload]
         self._logits = Inference(moved, place, recorder_at(place))
         self.place, self.size, self.tile = place, size, tile
         fits = max(1, min(MOST, PIXELS // (tile or size) ** 2))

@@ -5,6 +5,8 @@ from typing import Literal
 import torch
 from torch import Tensor, nn
 
+from urwkv.steps import Steps
+
 Norm = Literal["batch", "group"]
 Sase = Literal["expand", "simple"]
 
@@ -23,9 +25,9 @@ def depthwise(channels: int) -> nn.Conv2d:
     return nn.Conv2d(channels, channels, 3, padding=1, groups=channels)
 
 
-def conv_norm_gelu(cin: int, cout: int, norm: Norm) -> nn.Sequential:
+def conv_norm_gelu(cin: int, cout: int, norm: Norm) -> Steps:
     """Conv3x3, Norm, GELU: the stem, and the step after each upsampling."""
-    return nn.Sequential(nn.Conv2d(cin, cout, 3, padding=1), make_norm(cout, norm), nn.GELU())
+    return Steps(nn.Conv2d(cin, cout, 3, padding=1), make_norm(cout, norm), nn.GELU())
 
 
 class ShallowSASE(nn.Module):
@@ -38,9 +40,9 @@ class ShallowSASE(nn.Module):
 
     def __init__(self, cin: int, cout: int, norm: Norm, sase: Sase, ratio: int) -> None:
         super().__init__()
-        self.detail = nn.Sequential(depthwise(cin), nn.GELU(), make_norm(cin, norm))
+        self.detail = Steps(depthwise(cin), nn.GELU(), make_norm(cin, norm))
         if sase == "expand":
-            self.mix = nn.Sequential(
+            self.mix = Steps(
                 nn.Conv2d(cin, ratio * cin, 1),
                 make_norm(ratio * cin, norm),
                 nn.GELU(),
@@ -49,7 +51,7 @@ class ShallowSASE(nn.Module):
                 nn.GELU(),
             )
         else:
-            self.mix = nn.Sequential(nn.Conv2d(cin, cout, 1), make_norm(cout, norm))
+            self.mix = Steps(nn.Conv2d(cin, cout, 1), make_norm(cout, norm))
         self.residual = cin == cout
 
     def forward(self, x: Tensor) -> Tensor:
@@ -67,9 +69,9 @@ class DeepSASE(nn.Module):
     def __init__(self, cin: int, cout: int, norm: Norm) -> None:
         super().__init__()
         squeezed = cout // 8
-        self.squeeze = nn.Sequential(nn.Conv2d(cin, squeezed, 1), make_norm(squeezed, norm))
+        self.squeeze = Steps(nn.Conv2d(cin, squeezed, 1), make_norm(squeezed, norm))
         self.chain = nn.ModuleList(depthwise(squeezed // 2) for _ in range(7))
-        self.widen = nn.Sequential(nn.Conv2d(cout // 2, cout, 1), make_norm(cout, norm))
+        self.widen = Steps(nn.Conv2d(cout // 2, cout, 1), make_norm(cout, norm))
 
     def forward(self, x: Tensor) -> Tensor:
         z = self.squeeze(x)
@@ -91,7 +93,7 @@ class Fusion(nn.Module):
     def __init__(self, channels: int, norm: Norm, ratio: int) -> None:
         super().__init__()
         d = channels
-        self.steps = nn.Sequential(
+        self.steps = Steps(
             nn.Conv2d(2 * d, 2 * d, 3, padding=1, groups=2),
             nn.GELU(),
             make_norm(2 * d, norm),
@@ -113,7 +115,7 @@ class Up(nn.Module):
 
     def __init__(self, cin: int, cout: int, norm: Norm) -> None:
         super().__init__()
-        self.steps = nn.Sequential(nn.Upsample(scale_factor=2), *conv_norm_gelu(cin, cout, norm))
+        self.steps = Steps(nn.Upsample(scale_factor=2), *conv_norm_gelu(cin, cout, norm))
 
     def forward(self, x: Tensor) -> Tensor:
         out: Tensor = self.steps(x)
