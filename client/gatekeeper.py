@@ -2,12 +2,16 @@
 
 gatekeeper = Gatekeeper(...)                        refuses a study
 gatekeeper.answer(task, compute)                    sends a finished reply again, or computes, keeps and filters
-    gatekeeper.admit(task)                          refuses a crafted model
+    gatekeeper.admit(task)                          refuses a crafted model, and scores of patients who are trained on
     gatekeeper.pay(task)                            refuses a round, or it is paid for and may be walked
 """
 
+import contextlib
+import functools
+import hashlib
 import logging
-from collections.abc import Callable
+import os
+from collections.abc import Callable, Iterator
 from dataclasses import replace
 from pathlib import Path
 
@@ -18,14 +22,17 @@ from client.privacy.policy import Policy
 from client.privacy.private_site import PrivateSite
 from client.private_training import noisy_walk
 from client.site import Site
-from client.training import Walk
-from protocol.errors import PolicyError, RunError
+from client.training import Walk, run_phase
+from protocol.errors import DataError, PolicyError, RunError
 from protocol.messages import TRAIN, Reply, Task
 from protocol.settings import Table, section
 from strategies import Strategy
 from urwkv import URWKV, Architecture
 
 log = logging.getLogger(__name__)
+
+SCORED = ("", "val", "test")
+"""The splits that a server may ask the scores of; "" for none."""
 
 EPSILON = "epsilon"
 """Scalar: what the study has cost this site's patients, this round with it."""
@@ -76,6 +83,7 @@ class Gatekeeper:
                 raise RunError("differential privacy has a site keep its replies: name a folder for them")
             self._outbox = Outbox(state)
         self._guards = self._private.settings.asked or not pretend
+        self._folder, self._pretend = site.folder, pretend
         self._trusted = fresh
 
     def answer(self, task: Task, compute: Callable[[Task], Reply]) -> Reply:
@@ -83,13 +91,14 @@ class Gatekeeper:
 
         Raises:
             PolicyError: the task is refused; the site's own log says so, too.
-            FedURWKVError: what `compute` raises.
+            FedURWKVError: what `compute` raises; which file of a real site has a fault, its own log alone says.
         """
         outbox = self._outbox if task.kind == TRAIN else None
         reply = outbox.find(task) if outbox else None
         if reply is None:
             try:
-                reply = compute(task)
+                with nameless(self._folder, self._pretend):
+                    reply = compute(task)
             except PolicyError as error:
                 log.warning("%s refuses round %d: %s", self._name, task.round, error)
                 raise
@@ -98,24 +107,48 @@ class Gatekeeper:
         return replace(reply, scalars=self._policy.let_out(reply.scalars))
 
     def admit(self, task: Task) -> None:
-        """Look at a model that is to be trained, beside the last one that was.
+        """Look at a model that is to be trained or evaluated, beside the last one that was trained.
+
+        Scores can be asked for as often as a server likes: under a crafted model they would spell out an image, and
+        those of the training images are no less than the update.
 
         Raises:
-            PolicyError: it was made to read images out of its update.
+            PolicyError: it was made to read images out of its update or its scores, or scores of another split than
+                val and test are asked for.
             RunError: the reply that was kept with the last one is torn.
         """
+        if task.split not in SCORED:
+            raise PolicyError(f"scores of the split {task.split!r} are refused: a site tells those of val and test")
         if self._guards:  # another process of this site may have trained since
             last = (self._outbox.last_asked() if self._outbox else None) or self._trusted
             check_model(self._schema.unpack(task.model), self._schema.unpack(last))
 
-    def pay(self, task: Task) -> tuple[Walk | None, dict[str, float]]:
-        """Pay for a round before its first step: what walks its phases (None: plain steps), and what was spent.
+    def pay(self, task: Task) -> tuple[Walk, dict[str, float]]:
+        """Pay for a round before its first step: what walks its phases, and what was spent.
 
         Raises:
             BudgetError: it would pass a limit.
         """
-        self._trusted = task.model
         if not self._private.settings.asked:
-            return None, {}
-        entry = self._private.pay(task.study, self._run, task.round)
+            self._trusted = task.model
+            return functools.partial(run_phase, fewest=self._policy.privacy.batch), {}
+        asked = hashlib.sha256(task.model + task.received).hexdigest()[:16]
+        entry = self._private.pay(task.study, self._run, task.round, asked)
+        self._trusted = task.model
         return noisy_walk(self._private, task.round, self._epochs), {EPSILON: entry.epsilon}
+
+
+@contextlib.contextmanager
+def nameless(folder: Path, pretend: bool) -> Iterator[None]:
+    """Files are often named after patients: which one of a real site's folder has a fault, its own log alone says.
+
+    Raises:
+        DataError: what was raised inside, as it may leave.
+    """
+    try:
+        yield
+    except DataError as error:
+        if pretend or f"{folder}{os.sep}" not in str(error):
+            raise
+        log.error("%s", error)
+        raise DataError("the site's data cannot be used: its log, and fedurwkv site check, say which file") from None

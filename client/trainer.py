@@ -15,7 +15,7 @@ import torch
 from client.data import Images, load_split
 from client.device import PlaceSettings, find_place
 from client.evaluation import evaluate
-from client.gatekeeper import Gatekeeper
+from client.gatekeeper import Gatekeeper, nameless
 from client.memory import PERSONAL, StateFolder
 from client.network import network_at
 from client.privacy.policy import Policy
@@ -91,7 +91,8 @@ class Trainer:
         if self.strategy.remembers and state is None:
             raise RunError(f"{settings['federation.strategy']} has a site remember its state: name a folder for it")
         self.state = state
-        self.site = read_site(folder, seed=self.seed, val=self.data.val, test=self.data.test, name=name)
+        with nameless(folder, pretend):
+            self.site = read_site(folder, seed=self.seed, val=self.data.val, test=self.data.test, name=name)
         self.network = network_at(self.architecture, self.place)
         self.gatekeeper = Gatekeeper(policy, settings, self.strategy, self.site, state, pretend=pretend)
         self._sender = Sender(section(settings, "transfer", TransferSettings).codec, self.network.schema)
@@ -146,8 +147,7 @@ class Trainer:
             raise RoundError(
                 "the server's model has another schema than this site's network: code or settings differ"
             )
-        if task.kind == TRAIN:
-            self.gatekeeper.admit(task)
+        self.gatekeeper.admit(task)
         x = self.network.take(task.model)
         received: Arrays = {}
         if task.kind == TRAIN:

@@ -7,6 +7,10 @@ from client.privacy.settings import PrivacySettings
 from protocol.errors import SettingsError
 from strategies import Strategy
 
+BOUNDS = (1e-6, 1e6)
+"""Smallest and largest clipping bound. Near 1e-38 float32 has few digits left, and a gradient scaled to the bound may
+come out well above it, so that the noise is too small for what it covers."""
+
 
 @dataclass(frozen=True)
 class Plan:
@@ -60,6 +64,11 @@ def check_private(settings: PrivacySettings, strategy: Strategy, norm: str) -> N
         raise SettingsError(
             f"model.norm = {norm!r} does not go with privacy.epsilon = {settings.epsilon:g}: it mixes the images of a"
             " batch, so that no image has a gradient of its own; use --set model.norm=group"
+        )
+    if not BOUNDS[0] <= settings.clip <= BOUNDS[1]:
+        raise SettingsError(
+            f"privacy.clip = {settings.clip:g} must be from {BOUNDS[0]:g} to {BOUNDS[1]:g}: beyond, float32 rounds"
+            " gradients off the bound"
         )
     if settings.ema and strategy.needs_sgd:
         raise SettingsError(

@@ -1,6 +1,7 @@
 """One study at one site: is it allowed, what is the plan, and each round is paid for before it begins."""
 
 from collections.abc import Sequence
+from dataclasses import replace
 
 from client.privacy.draws import rows_by_unit
 from client.privacy.fingerprint import settings_hash
@@ -18,7 +19,7 @@ class PrivateSite:
     """What the trainer asks before it trains.
 
         site = PrivateSite(policy, table, strategy, patients, epochs)      refuses a study
-        site.pay(study, run, round)                                        refuses a round, or it is on disk
+        site.pay(study, run, round, asked)                                 refuses a round, or it is on disk
         private_phase(model, images, site.units, site.plan, randomness=site.randomness(round), ...)
 
     Args:
@@ -57,18 +58,21 @@ class PrivateSite:
             self._ledger.open()
         self._ledger.entries()  # a damaged ledger refuses the study, not its first round
 
-    def pay(self, study: str, run: str, number: int) -> Entry:
+    def pay(self, study: str, run: str, number: int, asked: str) -> Entry:
         """Write round `number` into the ledger; when this returns, it is on disk.
+
+        Args:
+            asked: a hash of what came to be trained: from another model a round is another release.
 
         Raises:
             BudgetError: it would pass a limit.
             LedgerError: there is no ledger, or it was damaged or changed.
         """
-        request = Request(study, run, number, f"settings {settings_hash(self._table)}")
+        request = Request(study, run, number, f"settings {settings_hash(self._table)}, model {asked}")
         charge = self.plan.charge(self._epochs)
         if self._name is not None:
             for entry in self._ledger.entries():
-                if (entry.request.study, entry.request.round, entry.charge) == (study, number, charge):
+                if (replace(entry.request, run=run), entry.charge) == (request, charge):
                     return entry
         limits = self._policy.limits(self._table)
         return self._ledger.spend(request, charge, self.settings.unit, len(self.units), limits)
