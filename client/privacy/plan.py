@@ -37,8 +37,10 @@ class Plan:
         return Charge(self.noise, self.rate, epochs * self.steps)
 
 
-def make_plan(settings: PrivacySettings, units: int, epochs: int, rounds: int) -> Plan:
-    """The plan with which `rounds` rounds of `epochs` epochs cost (epsilon, delta) at most.
+def make_plan(
+    settings: PrivacySettings, units: int, epochs: int, rounds: int, beside: tuple[Charge, ...] = ()
+) -> Plan:
+    """The plan with which `rounds` rounds of `epochs` epochs, and `beside`, cost (epsilon, delta) at most.
 
     Noise is for all rounds, though the site may be asked in fewer. A site with fewer patients than `privacy.batch`
     takes all of them in every step.
@@ -50,7 +52,7 @@ def make_plan(settings: PrivacySettings, units: int, epochs: int, rounds: int) -
     batch = min(settings.batch, units)
     rate = batch / units
     steps = max(1, round(units / batch))
-    noise = noise_for(settings.epsilon, settings.delta, rate, rounds * epochs * steps, settings.accountant)
+    noise = noise_for(settings.epsilon, settings.delta, rate, rounds * epochs * steps, settings.accountant, beside)
     return Plan(settings, units, rate, batch, noise, steps)
 
 

@@ -7,8 +7,11 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from client.privacy import private_site
+from client.privacy.accounting import rdp_epsilon
 from client.privacy.chain import LINES
 from client.privacy.ledger import Entry, Ledger
+from client.privacy.noised import score_charge
 from client.privacy.policy import Policy, read_policy
 from client.site import read_site
 from client.trainer import Trainer
@@ -235,6 +238,51 @@ def test_names_of_files_stay_at_the_site(folder: Path, caplog: pytest.LogCapture
     with pytest.raises(DataError, match="which file") as caught:
         real(folder, table)
     assert first.stem not in str(caught.value)
+
+
+NOISY = "epsilon, val.loss, test.dice\n  noised: val.dice, val.loss, test.dice\n  noise: 20\n  loss_bound: 2\n"
+
+
+def test_scores_with_noise_are_paid_for_before_they_leave_and_fit_the_study(folder: Path) -> None:
+    """Rounds, and the closing evaluation on val and test, cost what the study may; asked again they are the same."""
+    table = small(**PRIVATE)
+    every = policy(folder, "train.images, val.images, val.dice, epsilon", "any")
+    exact = real(folder, table, every).answer(replace(task_of(table), kind=EVALUATE)).scalars["val.loss"]
+    own = policy(folder, "epsilon\n", NOISY)
+    tasks = [task_of(table, 1), task_of(table, 2)]
+    tasks += [replace(tasks[1], kind=EVALUATE, split=split) for split in ("val", "test")]
+    replies = [real(folder, table, own).answer(task) for task in tasks]
+    paid = Ledger(folder / "privacy").entries()
+    kinds = [(entry.request.round, entry.request.words.split(", ")[1].split(" ")[0]) for entry in paid]
+    assert kinds == [(1, "2"), (1, "model"), (2, "2"), (2, "model"), (2, "2"), (2, "1")]
+    scored = [entry.charge for entry in paid if not entry.request.words.split(", ")[1].startswith("model")]
+    assert scored == [score_charge(20.0, count) for count in (2, 2, 2, 1)]
+    assert 3.9 < rdp_epsilon([entry.charge for entry in paid], 1e-5) <= 4.0
+    assert replies[0].scalars["epsilon"] == round(paid[1].epsilon, 2)
+    dice = [reply.scalars.get("val.dice", reply.scalars.get("test.dice")) for reply in replies]
+    assert all(0 <= value <= 1 for value in dice)
+    assert replies[0].scalars["val.loss"] != exact
+    again = [real(folder, table, own).answer(task) for task in tasks]
+    assert again == replies
+    assert Ledger(folder / "privacy").entries() == paid
+    with pytest.raises(BudgetError, match=r"round 3 of study 's' is refused.*beyond privacy\.epsilon = 4"):
+        real(folder, table, own).answer(replace(tasks[2], round=3))
+
+
+def test_a_score_is_not_drawn_before_it_is_paid_for(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Whatever stops the payment, nothing leaves; whatever stops what comes after it, it stays paid."""
+    table = small(**PRIVATE)
+    own = policy(folder, "epsilon\n", NOISY)
+
+    def dying(*words: object) -> float:
+        assert len(Ledger(folder / "privacy").entries()) == 1
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as patch:
+        patch.setattr(private_site, "noised_mean", dying)
+        with pytest.raises(KeyboardInterrupt):
+            real(folder, table, own).answer(replace(task_of(table), kind=EVALUATE))
+    assert len(Ledger(folder / "privacy").entries()) == 1
 
 
 def test_a_place_for_the_replies_must_be_named(folder: Path) -> None:

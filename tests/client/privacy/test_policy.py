@@ -80,6 +80,43 @@ def test_a_word_that_cannot_be_is_an_error(tmp_path: Path, old: str, new: str, s
         policy(tmp_path, YAML.replace(old, new))
 
 
+NOISED = (
+    YAML.replace("val.dice", "val.dice, val.loss") + "  noised: val.dice, val.loss\n  noise: 20\n  loss_bound: 2\n"
+)
+
+
+def test_scores_that_leave_with_noise_have_bounds(tmp_path: Path) -> None:
+    assert policy(tmp_path).noised == {"val": {}, "test": {}}
+    assert policy(tmp_path, NOISED).noised == {"val": {"dice": 1.0, "loss": 2.0}, "test": {}}
+    every = NOISED.replace("val.dice, val.loss\n  dec", "any\n  dec").replace("noised: val.dice", "noised: test.nsd")
+    assert policy(tmp_path, every.replace("scalars: train.images, ", "scalars: ")).noised["test"] == {"nsd": 1.0}
+
+
+@pytest.mark.parametrize(
+    ("old", "new", "said"),
+    [
+        (
+            "noised: val.dice",
+            "noised: train.loss",
+            r"allow.noised = 'train.loss' must be none or of: val.dice.*no other",
+        ),
+        ("noised: val.dice", "noised: test.hd95", r"'test.hd95' must be none or of"),
+        ("noised: val.dice", "noised: val.images", r"'val.images' must be none or of"),
+        ("noised: val.dice", "noised: val.iou", r"allow.noised = 'val.iou' must be among allow.scalars, too"),
+        ("noise: 20", "noise: 0", r"allow.noise = 0.0 must be above 0 where allow.noised names any"),
+        ("  noise: 20\n", "", r"allow.noise = 0.0 must be above 0 where"),
+        ("  loss_bound: 2\n", "", r"allow.loss_bound = 0.0 must be above 0 where allow.noised names a loss"),
+        ("noised: val.dice, val.loss", "noised: val.dice", r"allow.loss_bound = 2.0 must be"),
+        ("noised: val.dice, val.loss\n", "noised: none\n", r"allow.noise = 20.0 must be"),
+        ("unit: patient", "unit: none", r"allow.noised = .* hides nobody beside an update without any"),
+    ],
+)
+def test_noise_that_covers_nothing_is_an_error(tmp_path: Path, old: str, new: str, said: str) -> None:
+    assert old in NOISED
+    with pytest.raises(PolicyError, match=rf"site\.yaml.*{said}.*nothing is trained"):
+        policy(tmp_path, NOISED.replace(old, new))
+
+
 @pytest.mark.parametrize(
     ("changed", "said"),
     [
