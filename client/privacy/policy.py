@@ -13,9 +13,9 @@
       ledger: privacy           # folder of the ledger, as seen from this file
     allow:
       strategies: fedavg, fedprox          # or any
-      scalars: train.images, val.dice      # what may leave beside the update; or any, or none
+      scalars: train.images, val.dice, val.loss   # what may leave beside the update; or any, or none
       decimals: 3                          # to which those are rounded
-      noised: val.dice                     # those of them that leave with noise alone, and are paid for; or none
+      noised: val.dice, val.loss           # those of them that leave with noise alone, and are paid for; or none
       noise: 20                            # that noise, in units of what one patient can move a score by
       loss_bound: 2                        # a patient's loss counts up to this; where a loss is noised
       code: any                            # or the version to insist on

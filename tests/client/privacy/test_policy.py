@@ -1,15 +1,17 @@
 """site.yaml: read strictly or not at all, and each of its words refuses what it should."""
 
 import logging
+import re
 from dataclasses import replace
 from pathlib import Path
 
 import pytest
+import yaml
 
 from client.privacy.fingerprint import code_version, settings_hash
 from client.privacy.policy import OPEN, Policy, read_policy
 from protocol.errors import PolicyError
-from protocol.settings import Table, resolve
+from protocol.settings import ROOT, Table, resolve
 
 YAML = """
 data: data
@@ -188,3 +190,16 @@ def test_a_pretend_hospital_allows_everything() -> None:
     OPEN.check(asked(privacy_epsilon=0, train_batch=1), patients=1, images=1)
     OPEN.check(asked(privacy_epsilon=1000, privacy_delta=0.2), patients=2, images=2)
     assert OPEN.let_out({"train.loss": 0.123456789}) == {"train.loss": 0.123456789}
+
+
+def test_the_examples_in_the_documentation_can_be_read(tmp_path: Path) -> None:
+    noised, whole = (
+        yaml.safe_load(block)
+        for block in re.findall(r"```yaml\n(.*?)```", (ROOT / "docs" / "privacy.md").read_text(), re.DOTALL)
+    )
+    assert not any(policy(tmp_path, yaml.safe_dump(whole)).noised.values())
+    whole["allow"] |= noised["allow"]
+    assert policy(tmp_path, yaml.safe_dump(whole)).noised == {
+        "val": {"dice": 1.0, "loss": 2.0},
+        "test": {"dice": 1.0},
+    }
