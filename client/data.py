@@ -64,17 +64,33 @@ def normalise(pixels: torch.Tensor) -> torch.Tensor:
     return ((pixels.float() - MEAN) / SCALE).permute(0, 3, 1, 2)
 
 
-def batches(images: Images, batch: int, seed: int, *, augment: bool, pinned: bool = False) -> Iterator[Batch]:
+def batch_starts(count: int, batch: int, fewest: int = 1) -> list[int]:
+    """Where the batches of an epoch over `count` images begin: each has `batch` images, the last may have fewer.
+
+    A last one of fewer than `fewest` goes into the one before: else a study could choose `batch` so that one image
+    weighs as much as all the others.
+
+    >>> batch_starts(9, 4), batch_starts(9, 4, fewest=2)
+    ([0, 4, 8], [0, 4])
+    """
+    starts = list(range(0, count, batch))
+    return starts[:-1] if len(starts) > 1 and count - starts[-1] < fewest else starts
+
+
+def batches(
+    images: Images, batch: int, seed: int, *, augment: bool, pinned: bool = False, fewest: int = 1
+) -> Iterator[Batch]:
     """One epoch in a shuffled order: image batches (B, H, W, C) and mask batches (B, H, W), both uint8.
 
     Batches are made ahead in background threads. Order and augmentation follow from `seed` and the batch's
-    number alone, never from the timing of threads. The last batch may be smaller, down to one image.
+    number alone, never from the timing of threads. The last batch may be smaller, see `batch_starts`.
 
     Args:
         pinned: put the batches in pinned memory, from which copies to a GPU overlap with computing.
     """
     order = np.random.default_rng(seed).permutation(len(images))
-    rows = [order[start : start + batch] for start in range(0, len(order), batch)]
+    starts = batch_starts(len(order), batch, fewest)
+    rows = np.split(order, starts[1:]) if starts else []
     made: deque[Future[Batch]] = deque()
     try:
         for number in range(len(rows) + AHEAD):

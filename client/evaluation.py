@@ -1,14 +1,17 @@
 """Scores of one model on one split of a site: image by image, and as the means that the site may let out."""
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Collection, Iterator
 from dataclasses import dataclass
+from functools import partial
 
+import numpy as np
+import numpy.typing as npt
 import torch
 from torch import Tensor
 
 from client.data import Images
 from client.device import Place
-from urwkv.losses import segmentation_loss
+from urwkv.losses import image_losses, segmentation_loss
 from urwkv.metrics import dice, hd95, iou, nsd
 from urwkv.predict import predict_labels
 
@@ -69,10 +72,27 @@ def evaluate(network: Logits, images: Images, num_classes: int, place: Place, *,
 
 
 @torch.inference_mode()
+def image_values(
+    network: Logits, images: Images, num_classes: int, place: Place, metrics: Collection[str]
+) -> dict[str, npt.NDArray[np.float64]]:
+    """Of each metric (dice, iou, nsd, loss) what each image of a split scores, (N,)."""
+    measures: dict[str, Callable[[Predicted], Tensor]] = {
+        "loss": lambda batch: image_losses(batch.logits, batch.truth),
+        **{
+            name: partial(lambda score, batch: score(batch.labels, batch.truth, num_classes), score)
+            for name, score in (("dice", dice), ("iou", iou), ("nsd", nsd))
+        },
+    }
+    found: dict[str, list[npt.NDArray[np.float64]]] = {name: [np.empty(0)] for name in metrics}
+    for batch in predictions(network, images, place):
+        for name in metrics:
+            found[name].append(measures[name](batch).double().cpu().numpy())
+    return {name: np.concatenate(parts) for name, parts in found.items()}
+
+
+@torch.inference_mode()
 def image_scores(network: Logits, images: Images, num_classes: int, place: Place) -> dict[str, dict[str, float]]:
     """`dice` and `iou` of each image of a split, by the image's name."""
-    found: list[dict[str, float]] = []
-    for batch in predictions(network, images, place):
-        both = (score(batch.labels, batch.truth, num_classes).tolist() for score in (dice, iou))
-        found += [{"dice": one, "iou": other} for one, other in zip(*both, strict=True)]
-    return dict(zip(images.names, found, strict=True))
+    values = image_values(network, images, num_classes, place, ("dice", "iou"))
+    both = zip(images.names, *(values[name].tolist() for name in ("dice", "iou")), strict=True)
+    return {name: {"dice": one, "iou": other} for name, one, other in both}

@@ -2,14 +2,22 @@
 
 gatekeeper = Gatekeeper(...)                        refuses a study
 gatekeeper.answer(task, compute)                    sends a finished reply again, or computes, keeps and filters
-    gatekeeper.admit(task)                          refuses a crafted model
+    gatekeeper.admit(task)                          refuses a crafted model, and scores of patients who are trained on
+    gatekeeper.noised(task, values)                 the scores that leave with noise alone, paid for
     gatekeeper.pay(task)                            refuses a round, or it is paid for and may be walked
 """
 
+import contextlib
+import functools
+import hashlib
 import logging
-from collections.abc import Callable
+import os
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import replace
 from pathlib import Path
+
+import numpy as np
+import numpy.typing as npt
 
 from client.outbox import Outbox
 from client.packed import read_packed, schema_of
@@ -18,14 +26,20 @@ from client.privacy.policy import Policy
 from client.privacy.private_site import PrivateSite
 from client.private_training import noisy_walk
 from client.site import Site
-from client.training import Walk
-from protocol.errors import PolicyError, RunError
-from protocol.messages import TRAIN, Reply, Task
+from client.training import Walk, run_phase
+from protocol.errors import DataError, PolicyError, RunError
+from protocol.messages import EVALUATE, TRAIN, Reply, Task
 from protocol.settings import Table, section
 from strategies import Strategy
 from urwkv import URWKV, Architecture
 
 log = logging.getLogger(__name__)
+
+Values = Callable[[str, Sequence[str]], dict[str, npt.NDArray[np.float64]]]
+"""Of a split and some metrics, what each image scores."""
+
+SCORED = ("", "val", "test")
+"""The splits that a server may ask the scores of; "" for none."""
 
 EPSILON = "epsilon"
 """Scalar: what the study has cost this site's patients, this round with it."""
@@ -63,7 +77,6 @@ class Gatekeeper:
         model = URWKV.from_architecture(section(table, "model", Architecture))  # fresh, of the site's own making
         self._policy, self._schema = policy, schema_of(model)
         self._run = Path(str(table["run.out"])).name
-        self._name = site.name
         fresh = read_packed(model, self._schema)
         x = self._schema.unpack(fresh)
         phases = strategy.phases(x, int(table["train.epochs"]), strategy.broadcast(x), {})
@@ -76,6 +89,7 @@ class Gatekeeper:
                 raise RunError("differential privacy has a site keep its replies: name a folder for them")
             self._outbox = Outbox(state)
         self._guards = self._private.settings.asked or not pretend
+        self._site, self._pretend = site, pretend
         self._trusted = fresh
 
     def answer(self, task: Task, compute: Callable[[Task], Reply]) -> Reply:
@@ -83,39 +97,91 @@ class Gatekeeper:
 
         Raises:
             PolicyError: the task is refused; the site's own log says so, too.
-            FedURWKVError: what `compute` raises.
+            FedURWKVError: what `compute` raises; which file of a real site has a fault, its own log alone says.
         """
-        outbox = self._outbox if task.kind == TRAIN else None
+        outbox = self._outbox_of(task)
         reply = outbox.find(task) if outbox else None
         if reply is None:
             try:
-                reply = compute(task)
+                with nameless(self._site.folder, self._pretend):
+                    reply = compute(task)
             except PolicyError as error:
-                log.warning("%s refuses round %d: %s", self._name, task.round, error)
+                log.warning("%s refuses round %d: %s", self._site.name, task.round, error)
                 raise
             if outbox:
                 outbox.keep(task, reply)
         return replace(reply, scalars=self._policy.let_out(reply.scalars))
 
+    def _outbox_of(self, task: Task) -> Outbox | None:
+        """Where the reply to a task is kept, if noise went into it that cannot be drawn again."""
+        if self._outbox is None or task.kind == TRAIN:
+            return self._outbox if task.kind == TRAIN else None
+        noisy = task.kind == EVALUATE and self._policy.noised.get(task.split)
+        return Outbox(self._outbox.folder / f"scores-{task.split}") if noisy else None
+
     def admit(self, task: Task) -> None:
-        """Look at a model that is to be trained, beside the last one that was.
+        """Look at a model that is to be trained or evaluated, beside the last one that was trained.
+
+        Scores can be asked for as often as a server likes: under a crafted model they would spell out an image, and
+        those of the training images are no less than the update.
 
         Raises:
-            PolicyError: it was made to read images out of its update.
+            PolicyError: it was made to read images out of its update or its scores, or scores of another split than
+                val and test are asked for.
             RunError: the reply that was kept with the last one is torn.
         """
+        if task.split not in SCORED:
+            raise PolicyError(f"scores of the split {task.split!r} are refused: a site tells those of val and test")
         if self._guards:  # another process of this site may have trained since
             last = (self._outbox.last_asked() if self._outbox else None) or self._trusted
             check_model(self._schema.unpack(task.model), self._schema.unpack(last))
 
-    def pay(self, task: Task) -> tuple[Walk | None, dict[str, float]]:
-        """Pay for a round before its first step: what walks its phases (None: plain steps), and what was spent.
+    def noised(self, task: Task, values: Values) -> dict[str, float]:
+        """The scores that the policy lets out with noise alone, to take the place of the exact ones.
+
+        Args:
+            values: of a split and some metrics, what each image scores.
+
+        Raises:
+            BudgetError: they would pass a limit.
+        """
+        metrics, cases = self._policy.noised.get(task.split, {}), self._site.split(task.split)
+        if not metrics or not cases:
+            return {}
+        patients = [case.patient for case in cases]
+        each = values(task.split, sorted(metrics))
+        return self._private.scores(task.study, self._run, task.round, task.split, patients, each, _asked(task))
+
+    def pay(self, task: Task) -> tuple[Walk, dict[str, float]]:
+        """Pay for a round before its first step: what walks its phases, and what was spent.
 
         Raises:
             BudgetError: it would pass a limit.
         """
-        self._trusted = task.model
         if not self._private.settings.asked:
-            return None, {}
-        entry = self._private.pay(task.study, self._run, task.round)
+            self._trusted = task.model
+            return functools.partial(run_phase, fewest=self._policy.privacy.batch), {}
+        entry = self._private.pay(task.study, self._run, task.round, _asked(task))
+        self._trusted = task.model
         return noisy_walk(self._private, task.round, self._epochs), {EPSILON: entry.epsilon}
+
+
+def _asked(task: Task) -> str:
+    """What came to be trained or evaluated, as a word for the ledger."""
+    return hashlib.sha256(task.model + task.received).hexdigest()[:16]
+
+
+@contextlib.contextmanager
+def nameless(folder: Path, pretend: bool) -> Iterator[None]:
+    """Files are often named after patients: which one of a real site's folder has a fault, its own log alone says.
+
+    Raises:
+        DataError: what was raised inside, as it may leave.
+    """
+    try:
+        yield
+    except DataError as error:
+        if pretend or f"{folder}{os.sep}" not in str(error):
+            raise
+        log.error("%s", error)
+        raise DataError("the site's data cannot be used: its log, and fedurwkv site check, say which file") from None

@@ -43,6 +43,8 @@ allow:
   # These are the ones that coordinators count on.
   scalars: {scalars}
   decimals: 4                   # to which they are rounded
+  # noised: val.dice            # those that leave with noise alone, each paid for in the ledger: docs/privacy.md
+  # noise: 20                   # that noise, in units of what one patient can move a score by
   code: any                     # or the one version of the program to insist on
   settings: any                 # or the hash of the study's settings to insist on
 """

@@ -5,17 +5,19 @@ Whoever brings the tasks, a courier in the same process or a service on a socket
 
 import threading
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Collection, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
+import numpy as np
+import numpy.typing as npt
 import torch
 
 from client.data import Images, load_split
 from client.device import PlaceSettings, find_place
-from client.evaluation import evaluate
-from client.gatekeeper import Gatekeeper
+from client.evaluation import evaluate, image_values
+from client.gatekeeper import Gatekeeper, nameless
 from client.memory import PERSONAL, StateFolder
 from client.network import network_at
 from client.privacy.policy import Policy
@@ -91,7 +93,8 @@ class Trainer:
         if self.strategy.remembers and state is None:
             raise RunError(f"{settings['federation.strategy']} has a site remember its state: name a folder for it")
         self.state = state
-        self.site = read_site(folder, seed=self.seed, val=self.data.val, test=self.data.test, name=name)
+        with nameless(folder, pretend):
+            self.site = read_site(folder, seed=self.seed, val=self.data.val, test=self.data.test, name=name)
         self.network = network_at(self.architecture, self.place)
         self.gatekeeper = Gatekeeper(policy, settings, self.strategy, self.site, state, pretend=pretend)
         self._sender = Sender(section(settings, "transfer", TransferSettings).codec, self.network.schema)
@@ -128,6 +131,7 @@ class Trainer:
                 local = self._begin(task)
             if task.split:
                 scalars |= self._evaluate(task.split)
+                scalars |= self.gatekeeper.noised(task, self._values)
             if task.kind == TRAIN:
                 model, trained = self._train(local, task, scalars)
                 scalars |= trained
@@ -146,8 +150,7 @@ class Trainer:
             raise RoundError(
                 "the server's model has another schema than this site's network: code or settings differ"
             )
-        if task.kind == TRAIN:
-            self.gatekeeper.admit(task)
+        self.gatekeeper.admit(task)
         x = self.network.take(task.model)
         received: Arrays = {}
         if task.kind == TRAIN:
@@ -170,6 +173,12 @@ class Trainer:
         with self._clock("evaluate"):
             scores = evaluate(self.network.logits, images, classes, self.place, surfaces=split == "test")
         return {f"{split}.{name}": value for name, value in scores.items()}
+
+    def _values(self, split: str, metrics: Collection[str]) -> dict[str, npt.NDArray[np.float64]]:
+        """What each image of a split scores."""
+        classes = self.architecture.num_classes
+        with self._clock("evaluate"):
+            return image_values(self.network.logits, self._images(split), classes, self.place, metrics)
 
     def _train(self, local: LocalRound, task: Task, scores: Mapping[str, float]) -> tuple[bytes, dict[str, float]]:
         """Pay, train and remember: the packed model to send, and the numbers beside it."""

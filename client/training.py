@@ -9,7 +9,7 @@ from typing import Literal
 import torch
 from torch import Tensor
 
-from client.data import Images, batches
+from client.data import Images, batch_starts, batches
 from client.network import Network
 from client.step import MOMENTUM, Kind, Rule
 from protocol.errors import RoundError
@@ -148,8 +148,12 @@ def run_phase(
     x: Arrays,
     span: Span,
     stopped: Callable[[], bool],
+    fewest: int = 1,
 ) -> tuple[float, tuple[float, ...], float]:
     """Run one phase from the model that the network holds, to wherever it then is.
+
+    Args:
+        fewest: images that a step may be of, where there are as many.
 
     Returns:
         The mean loss of its last epoch, the learning rate of every step, the momentum; zeros when nothing moves.
@@ -161,8 +165,8 @@ def run_phase(
     network.moves()
     network.model.train()
     network.correction.set(phase, x)
-    steps = leg.epochs * -(-len(images) // settings.batch)
-    taken = leg.begun * -(-len(images) // settings.batch)
+    an_epoch = len(batch_starts(len(images), settings.batch, fewest))
+    steps, taken = leg.epochs * an_epoch, leg.begun * an_epoch
     pinned = network.place.device.type == "cuda"
     loss_sum = torch.zeros((), device=network.place.device)
     with only(moving, network.weights):
@@ -170,7 +174,8 @@ def run_phase(
         for epoch in range(leg.begun, leg.begun + phase.epochs):
             loss_sum.zero_()
             seed = seed_of(span.seed, span.site, span.round, epoch)
-            for pixels, masks in batches(images, settings.batch, seed, augment=settings.augment, pinned=pinned):
+            drawn = batches(images, settings.batch, seed, augment=settings.augment, pinned=pinned, fewest=fewest)
+            for pixels, masks in drawn:
                 if stopped():
                     raise RoundError(f"round {span.round} was given up on request")
                 rates.append(learning_rate(settings, (span.round - 1 + (taken + len(rates)) / steps) / span.rounds))

@@ -1,5 +1,6 @@
 """Flower's ServerApp: the coordinator of one run, from its settings to what the run leaves."""
 
+from dataclasses import asdict
 from pathlib import Path
 
 import torch
@@ -14,6 +15,7 @@ from server.result import write_result
 from server.rounds import Federation
 from server.status import Status
 from urwkv import URWKV, Architecture
+from urwkv.weights import load_model
 
 app = ServerApp()
 
@@ -78,8 +80,30 @@ def check_same_run(before: Table, now: Table, run: Path) -> None:
             )
 
 
+def _started(path: Path, architecture: Architecture) -> URWKV:
+    """The network of a file that is to be trained further."""
+    try:
+        model = load_model(path)
+    except (FileNotFoundError, ValueError) as error:
+        raise SettingsError(f"model.start = {str(path)!r}: {error}") from error
+    for name, found in asdict(model.architecture).items():
+        if found != (wanted := getattr(architecture, name)):
+            raise SettingsError(
+                f"model.start = {str(path)!r} was built with model.{name} = {found!r}, not {wanted!r}: use"
+                f" --set model.{name}={found}, or start from another model"
+            )
+    return model
+
+
 def initial_model(table: Table) -> Arrays:
-    """The network's weights before the first round, drawn from the study's seed alone."""
+    """The network's weights before the first round: those of `model.start`, else drawn from the study's seed alone.
+
+    Raises:
+        SettingsError: `model.start` is no model, or one of another architecture.
+    """
+    if table["model.start"]:
+        model = _started(Path(str(table["model.start"])), section(table, "model", Architecture))
+        return {name: tensor.numpy() for name, tensor in model.state_dict().items()}
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(int(table["seed"]))
         model = URWKV.from_architecture(section(table, "model", Architecture))

@@ -9,6 +9,7 @@ from protocol.codec import TransferSettings
 from protocol.errors import SettingsError
 from protocol.settings import Table, Value, defaults, section
 from protocol.strategy import make_strategy
+from server.app import initial_model
 from server.settings import FederationSettings
 from server.tracking import TrackingSettings
 from simulation.attacks import AttackSettings
@@ -51,6 +52,8 @@ def check_settings(table: Table) -> DataSettings:
         "1 (grey) or 3 (colour)",
     )
     find_place(section(table, "train", PlaceSettings))
+    if table["model.start"]:
+        initial_model(table)
     strategy = make_strategy(table)
     privacy = section(table, "privacy", PrivacySettings)
     if privacy.asked:

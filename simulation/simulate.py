@@ -140,6 +140,8 @@ def _opened(scenario: Path | None, sets: list[str], out: Path | None, resume: bo
         if not root.is_dir():
             raise DataError(f"data.root = {root} is no folder: name one with sites, images or data sets")
         table["data.root"] = str(root)
+    if table["model.start"]:
+        table["model.start"] = str(Path(str(table["model.start"])).expanduser().resolve())
     return out.resolve(), table
 
 

@@ -37,6 +37,10 @@ TOLERANCE = 1e-3
 """How far below its target, relatively, the epsilon of a calibrated noise may lie."""
 
 
+MOST_NOISE = 1e6
+"""Noise multiplier beyond which none is looked for."""
+
+
 @dataclass(frozen=True)
 class Charge:
     """Steps of one kind: noise multiplier sigma, sampling rate q, and how many."""
@@ -114,12 +118,24 @@ def within(charges: Iterable[Charge], delta: float, most: float) -> bool:
 
 
 @functools.cache
-def noise_for(epsilon: float, delta: float, rate: float, steps: int, accountant: Accountant) -> float:
+def noise_for(
+    epsilon: float,
+    delta: float,
+    rate: float,
+    steps: int,
+    accountant: Accountant,
+    beside: tuple[Charge, ...] = (),
+) -> float:
     """The noise multiplier with which `steps` steps at sampling rate `rate` cost at most (epsilon, delta).
+
+    Args:
+        beside: what else the same budget has to pay for.
 
     Raises:
         SettingsError: no noise is enough.
     """
+    if beside:
+        return _noise_beside(epsilon, delta, rate, steps, accountant, beside)
     from opacus.accountants.utils import get_noise_multiplier
 
     own = {"alphas": list(ORDERS)} if accountant == "rdp" else {"eps_error": PRV_ERROR}
@@ -142,6 +158,34 @@ def noise_for(epsilon: float, delta: float, rate: float, steps: int, accountant:
             f"privacy.epsilon = {epsilon:g} is too small for {steps} steps: no noise is enough; raise it, or lower"
             " federation.rounds or train.epochs"
         ) from error
+
+
+def _noise_beside(
+    epsilon: float, delta: float, rate: float, steps: int, accountant: Accountant, beside: tuple[Charge, ...]
+) -> float:
+    """By bisection, as Opacus does it for steps alone; what is returned costs no more than epsilon."""
+    bound = rdp_epsilon if accountant == "rdp" else prv_epsilon
+
+    def cost(noise: float) -> float:
+        return bound([*beside, Charge(noise, rate, steps)], delta)
+
+    alone = bound(beside, delta)
+    low, high = 0.0, 1.0 if alone < (1 - TOLERANCE) * epsilon else MOST_NOISE
+    while (spent := cost(high)) > epsilon:
+        if high >= MOST_NOISE:
+            raise SettingsError(
+                f"privacy.epsilon = {epsilon:g} is too small for {steps} steps: the scores that this site's policy"
+                f" lets out with noise cost {alone:.4g} by themselves; raise it, lower federation.rounds, or have the"
+                " hospital raise allow.noise or name fewer in allow.noised"
+            )
+        low, high = high, 2 * high
+    while spent < (1 - TOLERANCE) * epsilon:
+        middle = (low + high) / 2
+        if (between := cost(middle)) > epsilon:
+            low = middle
+        else:
+            high, spent = middle, between
+    return high
 
 
 def _hush() -> None:

@@ -12,6 +12,7 @@ from client.device import PlaceSettings, find_place
 from client.evaluation import BATCH
 from client.model_file import open_model, trained_side
 from client.privacy.accounting import merged
+from client.privacy.budget import plain
 from client.privacy.canaries import canary_trial
 from client.privacy.evidence import Floats, membership
 from client.privacy.ledger import Entry, Ledger
@@ -82,7 +83,7 @@ def _claims(entries: Sequence[Entry]) -> Iterator[str]:
     if not entries:
         yield "claimed: nothing, the site has no ledger of private rounds"
     for study, last in {entry.request.study: entry for entry in entries}.items():
-        yield f"claimed for {study}: epsilon {last.epsilon:.3g} at delta {last.delta:g}, {last.unit} privacy"
+        yield f"claimed for {plain(study)}: epsilon {last.epsilon:.3g} at delta {last.delta:g}, {last.unit} privacy"
 
 
 def _trial(entries: Sequence[Entry]) -> Iterator[str]:
@@ -92,6 +93,6 @@ def _trial(entries: Sequence[Entry]) -> Iterator[str]:
         heard = canary_trial(charges, last.delta, Randomness())
         verdict = "as claimed" if heard.epsilon <= last.epsilon else "ABOVE THE CLAIM: stop training, report it"
         yield (
-            f"canaries in the steps of {study}: {heard.correct} of {heard.guesses} guessed right, epsilon at least"
-            f" {heard.epsilon:.3g}, {verdict}"
+            f"canaries in the steps of {plain(study)}: {heard.correct} of {heard.guesses} guessed right, epsilon at"
+            f" least {heard.epsilon:.3g}, {verdict}"
         )

@@ -4,6 +4,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from rich.console import Console
+from rich.markup import escape
 from rich.table import Table
 
 from client.privacy.ledger import Entry, Ledger
@@ -38,7 +39,7 @@ def budget(folder: Path, console: Console, *, new: bool, last: int) -> None:
     if entries:
         console.print(_table(entries[-last:]))
     for line in _summary(entries, policy):
-        console.print(line, highlight=False, soft_wrap=True)
+        console.print(line, highlight=False, markup=False, soft_wrap=True)
 
 
 def _table(entries: Sequence[Entry]) -> Table:
@@ -48,7 +49,11 @@ def _table(entries: Sequence[Entry]) -> Table:
     for entry in entries:
         request, charge = entry.request, entry.charge
         table.add_row(
-            *(entry.utc.removesuffix("+00:00").replace("T", " "), request.study, request.run, str(request.round)),
+            *(
+                entry.utc.removesuffix("+00:00").replace("T", " "),
+                *(escape(plain(word)) for word in (request.study, request.run)),
+            ),
+            str(request.round),
             *(f"{charge.noise:.4g}", f"{charge.rate:.4g}", str(charge.steps)),
             *(f"{entry.epsilon:.4g}", f"{entry.left:.4g}", f"{entry.epsilon_all:.4g}", f"{entry.left_all:.4g}"),
         )
@@ -61,7 +66,7 @@ def _summary(entries: Sequence[Entry], policy: Policy | None) -> list[str]:
     else:
         studies = {entry.request.study: entry for entry in entries}
         spent = [
-            f"{name}: epsilon {entry.epsilon:.4g} at delta {entry.delta:g}, {entry.unit} privacy"
+            f"{plain(name)}: epsilon {entry.epsilon:.4g} at delta {entry.delta:g}, {entry.unit} privacy"
             for name, entry in studies.items()
         ]
         end = entries[-1]
@@ -75,3 +80,8 @@ def _summary(entries: Sequence[Entry], policy: Policy | None) -> list[str]:
         f"granted by {FILE}: epsilon {caps.epsilon_study:g} a study, {caps.epsilon_all:g} in all"
         f" at delta {caps.delta:g}",
     ]
+
+
+def plain(word: str) -> str:
+    """A server's word, on one line and without what would steer the terminal."""
+    return word if word.isprintable() else ascii(word)

@@ -7,6 +7,10 @@ from client.privacy.settings import PrivacySettings
 from protocol.errors import SettingsError
 from strategies import Strategy
 
+BOUNDS = (1e-6, 1e6)
+"""Smallest and largest clipping bound. Near 1e-38 float32 has few digits left, and a gradient scaled to the bound may
+come out well above it, so that the noise is too small for what it covers."""
+
 
 @dataclass(frozen=True)
 class Plan:
@@ -33,8 +37,10 @@ class Plan:
         return Charge(self.noise, self.rate, epochs * self.steps)
 
 
-def make_plan(settings: PrivacySettings, units: int, epochs: int, rounds: int) -> Plan:
-    """The plan with which `rounds` rounds of `epochs` epochs cost (epsilon, delta) at most.
+def make_plan(
+    settings: PrivacySettings, units: int, epochs: int, rounds: int, beside: tuple[Charge, ...] = ()
+) -> Plan:
+    """The plan with which `rounds` rounds of `epochs` epochs, and `beside`, cost (epsilon, delta) at most.
 
     Noise is for all rounds, though the site may be asked in fewer. A site with fewer patients than `privacy.batch`
     takes all of them in every step.
@@ -46,7 +52,7 @@ def make_plan(settings: PrivacySettings, units: int, epochs: int, rounds: int) -
     batch = min(settings.batch, units)
     rate = batch / units
     steps = max(1, round(units / batch))
-    noise = noise_for(settings.epsilon, settings.delta, rate, rounds * epochs * steps, settings.accountant)
+    noise = noise_for(settings.epsilon, settings.delta, rate, rounds * epochs * steps, settings.accountant, beside)
     return Plan(settings, units, rate, batch, noise, steps)
 
 
@@ -60,6 +66,11 @@ def check_private(settings: PrivacySettings, strategy: Strategy, norm: str) -> N
         raise SettingsError(
             f"model.norm = {norm!r} does not go with privacy.epsilon = {settings.epsilon:g}: it mixes the images of a"
             " batch, so that no image has a gradient of its own; use --set model.norm=group"
+        )
+    if not BOUNDS[0] <= settings.clip <= BOUNDS[1]:
+        raise SettingsError(
+            f"privacy.clip = {settings.clip:g} must be from {BOUNDS[0]:g} to {BOUNDS[1]:g}: beyond, float32 rounds"
+            " gradients off the bound"
         )
     if settings.ema and strategy.needs_sgd:
         raise SettingsError(

@@ -13,12 +13,16 @@
       ledger: privacy           # folder of the ledger, as seen from this file
     allow:
       strategies: fedavg, fedprox          # or any
-      scalars: train.images, val.dice      # what may leave beside the update; or any, or none
+      scalars: train.images, val.dice, val.loss   # what may leave beside the update; or any, or none
       decimals: 3                          # to which those are rounded
+      noised: val.dice, val.loss           # those of them that leave with noise alone, and are paid for; or none
+      noise: 20                            # that noise, in units of what one patient can move a score by
+      loss_bound: 2                        # a patient's loss counts up to this; where a loss is noised
       code: any                            # or the version to insist on
       settings: any                        # or the hash of the settings to insist on
 
-`data`, `device` and `privacy.ledger` may be left out; nothing else may, and nothing else may be there.
+`data`, `device`, `privacy.ledger` and, where nothing is noised, `allow.noised`, `allow.noise` and `allow.loss_bound`
+may be left out; nothing else may, and nothing else may be there.
 """
 
 import logging
@@ -30,6 +34,7 @@ from typing import Literal
 from client.privacy.accounting import check_delta
 from client.privacy.fingerprint import code_version, settings_hash
 from client.privacy.ledger import Limit, Limits
+from client.privacy.noised import LOSS
 from client.privacy.settings import PrivacySettings
 from protocol.errors import PolicyError, SettingsError
 from protocol.settings import Table, flatten, load_scenario, nearest, require, section
@@ -38,6 +43,10 @@ from strategies.local import STEPS
 
 FILE = "site.yaml"
 ANY, NONE = "any", "none"
+
+BOUNDED = ("val.dice", "val.iou", "val.loss", "test.dice", "test.iou", "test.nsd", "test.loss")
+"""The scalars to which a patient's share is bounded, so that noise can cover it. `train.loss` is not among them: it
+is measured on the very patients whose draws must stay secret for the steps to cost what they do."""
 
 log = logging.getLogger(__name__)
 
@@ -80,11 +89,30 @@ class Allowed:
     decimals: int
     code: str
     settings: str
+    noised: str
+    noise: float
+    loss_bound: float
 
     def __post_init__(self) -> None:
         require(0 <= self.decimals <= 17, "decimals", self.decimals, "from 0 to 17")
         for name in _words(self.strategies):
             require(name in (ANY, *STRATEGIES), "strategies", name, f"{ANY} or of: {', '.join(STRATEGIES)}")
+        names = [] if self.noised == NONE else _words(self.noised)
+        for name in names:
+            known = f"{NONE} or of: {', '.join(BOUNDED)}; no other number has a bound that noise could be made for"
+            require(name in BOUNDED, "noised", name, known)
+            named = self.scalars == ANY or name in _words(self.scalars)
+            require(named, "noised", name, "among allow.scalars, too: what is not named there stays here")
+        require(
+            self.noise > 0 if names else self.noise == 0, "noise", self.noise, "above 0 where allow.noised names any"
+        )
+        losses = any(name.endswith(LOSS) for name in names)
+        require(
+            self.loss_bound > 0 if losses else self.loss_bound == 0,
+            "loss_bound",
+            self.loss_bound,
+            "above 0 where allow.noised names a loss",
+        )
 
 
 @dataclass(frozen=True)
@@ -172,6 +200,16 @@ class Policy:
         every = Limit(self.privacy.epsilon_all, self.privacy.delta, f"privacy.epsilon_all of {FILE}")
         return Limits((own, theirs), every)
 
+    @property
+    def noised(self) -> dict[str, dict[str, float]]:
+        """Of each split the scores that leave with noise alone, and the bound of each."""
+        names = [] if self.allow.noised == NONE else _words(self.allow.noised)
+        each = {name: self.allow.loss_bound if name.endswith(LOSS) else 1.0 for name in names}
+        return {
+            split: {name.partition(".")[2]: bound for name, bound in each.items() if name.startswith(f"{split}.")}
+            for split in ("val", "test")
+        }
+
     def let_out(self, scalars: Mapping[str, float]) -> dict[str, float]:
         """The scalars that may leave, rounded; the others are logged and dropped.
 
@@ -189,6 +227,7 @@ class Policy:
 
 
 OPTIONAL: Table = {"data": ".", "device": "auto", "privacy.ledger": "privacy"}
+OPTIONAL |= {"allow.noised": NONE, "allow.noise": 0.0, "allow.loss_bound": 0.0}
 
 CONNECTION = "connection."
 """The keys of the way to the coordinator, which `client.hospital` reads."""
@@ -222,7 +261,13 @@ def _parse(path: Path, given: Table) -> Policy:
     for key in ("batch", "patients", "images"):
         if (few := getattr(demands, key)) < 2:
             raise SettingsError(f"privacy.{key} = {few} must be at least 2: an update of one alone shows that one")
-    return Policy(path.parent, place, demands, section(table, "allow", Allowed))
+    allowed = section(table, "allow", Allowed)
+    if allowed.noised != NONE and demands.unit == NONE:
+        raise SettingsError(
+            f"allow.noised = {allowed.noised!r} with privacy.unit = {NONE!r}: noise on scores hides nobody beside an"
+            " update without any; ask for privacy, or leave it out"
+        )
+    return Policy(path.parent, place, demands, allowed)
 
 
 def _words(text: str) -> list[str]:
@@ -233,6 +278,6 @@ OPEN = Policy(
     Path(),
     Place(data=".", device="auto"),
     Demands("none", float("inf"), float("inf"), 0.5, batch=1, patients=1, images=1, ledger="privacy"),
-    Allowed(strategies=ANY, scalars=ANY, decimals=17, code=ANY, settings=ANY),
+    Allowed(strategies=ANY, scalars=ANY, decimals=17, code=ANY, settings=ANY, noised=NONE, noise=0.0, loss_bound=0.0),
 )
 """What a pretend hospital allows in a simulation; never that of a real one."""

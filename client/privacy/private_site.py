@@ -1,10 +1,16 @@
 """One study at one site: is it allowed, what is the plan, and each round is paid for before it begins."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
 
+import numpy as np
+import numpy.typing as npt
+
+from client.privacy.accounting import Charge
 from client.privacy.draws import rows_by_unit
 from client.privacy.fingerprint import settings_hash
 from client.privacy.ledger import Entry, Ledger, Request
+from client.privacy.noised import noised_mean, score_charge, study_charges
 from client.privacy.plan import check_private, make_plan
 from client.privacy.policy import Policy
 from client.privacy.randomness import Randomness
@@ -19,7 +25,8 @@ class PrivateSite:
     """What the trainer asks before it trains.
 
         site = PrivateSite(policy, table, strategy, patients, epochs)      refuses a study
-        site.pay(study, run, round)                                        refuses a round, or it is on disk
+        site.scores(study, run, round, split, patients, values, asked)     the scores with noise, once they are paid
+        site.pay(study, run, round, asked)                                 refuses a round, or it is on disk
         private_phase(model, images, site.units, site.plan, randomness=site.randomness(round), ...)
 
     Args:
@@ -52,30 +59,66 @@ class PrivateSite:
         if not self.settings.asked:
             return
         check_private(self.settings, strategy, str(table["model.norm"]))
-        self.plan = make_plan(self.settings, len(self.units), epochs, int(table["federation.rounds"]))
+        rounds = int(table["federation.rounds"])
+        beside = study_charges(policy.noised, policy.allow.noise, rounds)
+        self.plan = make_plan(self.settings, len(self.units), epochs, rounds, beside)
         self._ledger = Ledger(policy.ledger)
         if name is not None and not self._ledger.exists():
             self._ledger.open()
         self._ledger.entries()  # a damaged ledger refuses the study, not its first round
 
-    def pay(self, study: str, run: str, number: int) -> Entry:
+    def pay(self, study: str, run: str, number: int, asked: str) -> Entry:
         """Write round `number` into the ledger; when this returns, it is on disk.
+
+        Args:
+            asked: a hash of what came to be trained: from another model a round is another release.
 
         Raises:
             BudgetError: it would pass a limit.
             LedgerError: there is no ledger, or it was damaged or changed.
         """
-        request = Request(study, run, number, f"settings {settings_hash(self._table)}")
-        charge = self.plan.charge(self._epochs)
+        return self._spend(study, run, number, f"model {asked}", self.plan.charge(self._epochs), len(self.units))
+
+    def scores(
+        self,
+        study: str,
+        run: str,
+        number: int,
+        split: str,
+        patients: Sequence[str],
+        values: Mapping[str, npt.NDArray[np.float64]],
+        asked: str,
+    ) -> dict[str, float]:
+        """The scores of a split that leave with noise alone; they are paid for, together, before it is drawn.
+
+        Args:
+            patients: of each image of the split, whose it is.
+            values: of each metric that the policy names, what each image scores.
+
+        Raises:
+            BudgetError: they would pass a limit.
+            LedgerError: there is no ledger, or it was damaged or changed.
+        """
+        bounds, noise = self._policy.noised[split], self._policy.allow.noise
+        units = rows_by_unit(patients, self.settings.unit)
+        what = f"{len(values)} scores of {split}, model {asked}"
+        self._spend(study, run, number, what, score_charge(noise, len(values)), len(units))
+        drawn = self.randomness(number, f"scores of {split}")
+        return {
+            f"{split}.{name}": noised_mean(values[name], units, bounds[name], noise, drawn) for name in sorted(values)
+        }
+
+    def _spend(self, study: str, run: str, number: int, what: str, charge: Charge, units: int) -> Entry:
+        request = Request(study, run, number, f"settings {settings_hash(self._table)}, {what}")
         if self._name is not None:
             for entry in self._ledger.entries():
-                if (entry.request.study, entry.request.round, entry.charge) == (study, number, charge):
+                if (replace(entry.request, run=run), entry.charge) == (request, charge):
                     return entry
         limits = self._policy.limits(self._table)
-        return self._ledger.spend(request, charge, self.settings.unit, len(self.units), limits)
+        return self._ledger.spend(request, charge, self.settings.unit, units, limits)
 
-    def randomness(self, number: int) -> Randomness:
+    def randomness(self, number: int, what: str = "privacy") -> Randomness:
         """Where the draws and the noise of round `number` come from."""
         if self._name is None:
             return Randomness()
-        return Randomness(seed_of(int(self._table["seed"]), self._name, number, "privacy"))
+        return Randomness(seed_of(int(self._table["seed"]), self._name, number, what))

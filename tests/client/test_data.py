@@ -137,3 +137,14 @@ def test_a_consumer_that_stops_early_leaves_no_work_behind(monkeypatch: pytest.M
     data._pool().shutdown()
     data._pool.cache_clear()
     assert len(made) <= 2
+
+
+def test_a_last_batch_of_too_few_goes_into_the_one_before() -> None:
+    images = some(9)
+    alone = list(batches(images, 8, 0, augment=False))
+    assert [len(pixels) for pixels, _ in alone] == [8, 1]
+    (together,) = batches(images, 8, 0, augment=False, fewest=2)
+    assert (together[0] == torch.cat([pixels for pixels, _ in alone])).all()
+    assert [len(pixels) for pixels, _ in batches(images, 4, 0, augment=False, fewest=1)] == [4, 4, 1]
+    assert [len(pixels) for pixels, _ in batches(some(1), 4, 0, augment=False, fewest=2)] == [1]
+    assert list(batches(some(0), 4, 0, augment=False)) == []

@@ -217,6 +217,18 @@ def test_the_command_trains_privately_and_its_report_says_what_that_cost(tmp_pat
     assert "epsilon spent" in (tmp_path / "run" / "report.html").read_text()
 
 
+def test_a_pre_trained_model_is_trained_further_privately_a_part_of_it_alone(tmp_path: Path, sites: Sites) -> None:
+    """The plain study's model is no stranger to the guard, and what is not to learn stays as it was."""
+    folders = sites(private())
+    plain = run(tmp_path / "plain", tiny("fedavg", data_sites=2, train_lr=5e-3, train_epochs=4), folders)
+    start = str(plain / "model.safetensors")
+    out = run(tmp_path / "run", private(model_start=start, privacy_trainable="head_and_norms"), folders)
+    before, after = model(plain, "model.safetensors"), model(out)
+    moved = {name for name in before if (before[name] != after[name]).any()}
+    assert "head.weight" in moved
+    assert "up.0.steps.1.weight" not in moved
+
+
 def test_a_first_round_beyond_the_budget_is_an_error(
     tmp_path: Path, sites: Sites, monkeypatch: pytest.MonkeyPatch
 ) -> None:

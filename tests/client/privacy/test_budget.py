@@ -59,3 +59,13 @@ def test_the_command_prints_it(tmp_path: Path) -> None:
     done = CliRunner().invoke(site, ["budget", str(tmp_path), "--open"])
     assert done.exit_code == 0
     assert "nothing was spent yet" in done.output
+
+
+def test_a_study_cannot_write_on_the_terminal_by_its_name(tmp_path: Path) -> None:
+    ledger = Ledger(tmp_path / "privacy")
+    ledger.open()
+    ledger.spend(replace(ASKED, study="[/red]a[bold]", run="b\x1b[2J\nc"), ROUND, "patient", 50, WIDE)
+    text = shown(tmp_path)
+    assert "\x1b" not in text
+    assert r"'b\x1b[2J\nc'" in text
+    assert text.count("[/red]a[bold]") == 2

@@ -1,15 +1,17 @@
 """site.yaml: read strictly or not at all, and each of its words refuses what it should."""
 
 import logging
+import re
 from dataclasses import replace
 from pathlib import Path
 
 import pytest
+import yaml
 
 from client.privacy.fingerprint import code_version, settings_hash
 from client.privacy.policy import OPEN, Policy, read_policy
 from protocol.errors import PolicyError
-from protocol.settings import Table, resolve
+from protocol.settings import ROOT, Table, resolve
 
 YAML = """
 data: data
@@ -78,6 +80,43 @@ def test_no_required_key_may_be_missing(tmp_path: Path, line: str) -> None:
 def test_a_word_that_cannot_be_is_an_error(tmp_path: Path, old: str, new: str, said: str) -> None:
     with pytest.raises(PolicyError, match=rf"site\.yaml.*{said}.*nothing is trained"):
         policy(tmp_path, YAML.replace(old, new))
+
+
+NOISED = (
+    YAML.replace("val.dice", "val.dice, val.loss") + "  noised: val.dice, val.loss\n  noise: 20\n  loss_bound: 2\n"
+)
+
+
+def test_scores_that_leave_with_noise_have_bounds(tmp_path: Path) -> None:
+    assert policy(tmp_path).noised == {"val": {}, "test": {}}
+    assert policy(tmp_path, NOISED).noised == {"val": {"dice": 1.0, "loss": 2.0}, "test": {}}
+    every = NOISED.replace("val.dice, val.loss\n  dec", "any\n  dec").replace("noised: val.dice", "noised: test.nsd")
+    assert policy(tmp_path, every.replace("scalars: train.images, ", "scalars: ")).noised["test"] == {"nsd": 1.0}
+
+
+@pytest.mark.parametrize(
+    ("old", "new", "said"),
+    [
+        (
+            "noised: val.dice",
+            "noised: train.loss",
+            r"allow.noised = 'train.loss' must be none or of: val.dice.*no other",
+        ),
+        ("noised: val.dice", "noised: test.hd95", r"'test.hd95' must be none or of"),
+        ("noised: val.dice", "noised: val.images", r"'val.images' must be none or of"),
+        ("noised: val.dice", "noised: val.iou", r"allow.noised = 'val.iou' must be among allow.scalars, too"),
+        ("noise: 20", "noise: 0", r"allow.noise = 0.0 must be above 0 where allow.noised names any"),
+        ("  noise: 20\n", "", r"allow.noise = 0.0 must be above 0 where"),
+        ("  loss_bound: 2\n", "", r"allow.loss_bound = 0.0 must be above 0 where allow.noised names a loss"),
+        ("noised: val.dice, val.loss", "noised: val.dice", r"allow.loss_bound = 2.0 must be"),
+        ("noised: val.dice, val.loss\n", "noised: none\n", r"allow.noise = 20.0 must be"),
+        ("unit: patient", "unit: none", r"allow.noised = .* hides nobody beside an update without any"),
+    ],
+)
+def test_noise_that_covers_nothing_is_an_error(tmp_path: Path, old: str, new: str, said: str) -> None:
+    assert old in NOISED
+    with pytest.raises(PolicyError, match=rf"site\.yaml.*{said}.*nothing is trained"):
+        policy(tmp_path, NOISED.replace(old, new))
 
 
 @pytest.mark.parametrize(
@@ -151,3 +190,16 @@ def test_a_pretend_hospital_allows_everything() -> None:
     OPEN.check(asked(privacy_epsilon=0, train_batch=1), patients=1, images=1)
     OPEN.check(asked(privacy_epsilon=1000, privacy_delta=0.2), patients=2, images=2)
     assert OPEN.let_out({"train.loss": 0.123456789}) == {"train.loss": 0.123456789}
+
+
+def test_the_examples_in_the_documentation_can_be_read(tmp_path: Path) -> None:
+    noised, whole = (
+        yaml.safe_load(block)
+        for block in re.findall(r"```yaml\n(.*?)```", (ROOT / "docs" / "privacy.md").read_text(), re.DOTALL)
+    )
+    assert not any(policy(tmp_path, yaml.safe_dump(whole)).noised.values())
+    whole["allow"] |= noised["allow"]
+    assert policy(tmp_path, yaml.safe_dump(whole)).noised == {
+        "val": {"dice": 1.0, "loss": 2.0},
+        "test": {"dice": 1.0},
+    }

@@ -37,11 +37,11 @@ def test_a_study_runs_to_its_budget_and_no_further(tmp_path: Path) -> None:
     Ledger(tmp_path / "privacy").open()
     study = site(real(tmp_path), table())
     assert (len(study.units), study.plan.rate, study.plan.steps) == (50, 0.5, 2)
-    spent = [study.pay("breast", "run", number).epsilon for number in (1, 2, 3)]
+    spent = [study.pay("breast", "run", number, "x").epsilon for number in (1, 2, 3)]
     assert spent == sorted(spent)
     assert 1.99 < spent[-1] <= 2
     with pytest.raises(PolicyError, match="round 4 of study 'breast' is refused"):
-        study.pay("breast", "run", 4)
+        study.pay("breast", "run", 4, "x")
 
 
 def test_the_same_patients_under_other_names_meet_the_limit_of_all(tmp_path: Path) -> None:
@@ -52,10 +52,10 @@ def test_the_same_patients_under_other_names_meet_the_limit_of_all(tmp_path: Pat
     study = site(policy, table())
     for name in ("a", "b"):
         for number in (1, 2):
-            study.pay(name, "run", number)
-    study.pay("c", "run", 1)
+            study.pay(name, "run", number, "x")
+    study.pay("c", "run", 1, "x")
     with pytest.raises(PolicyError, match=r"all studies.*privacy\.epsilon_all of site\.yaml = .*, left 0\."):
-        study.pay("d", "run", 1)
+        study.pay("d", "run", 1, "x")
 
 
 def test_a_real_site_needs_policy_and_ledger_before_anything_is_computed(tmp_path: Path) -> None:
@@ -75,13 +75,15 @@ def test_a_real_site_needs_policy_and_ledger_before_anything_is_computed(tmp_pat
 def test_a_round_asked_for_again_costs_again_at_a_real_site(tmp_path: Path) -> None:
     Ledger(tmp_path / "privacy").open()
     study = site(real(tmp_path), table())
-    assert study.pay("breast", "run", 1).epsilon < study.pay("breast", "run", 1).epsilon
+    assert study.pay("breast", "run", 1, "x").epsilon < study.pay("breast", "run", 1, "x").epsilon
 
 
 def test_a_pretend_site_opens_its_ledger_and_repeats_a_round_for_nothing(tmp_path: Path) -> None:
     study = site(replace(OPEN, folder=tmp_path), table(), name="site1")
-    assert study.pay("s", "run", 1) == study.pay("s", "run", 1)
+    assert study.pay("s", "run", 1, "x") == study.pay("s", "run", 1, "x")
     assert len(Ledger(tmp_path / "privacy").entries()) == 1
+    study.pay("s", "run", 1, "y")  # from another model it is another release
+    assert len(Ledger(tmp_path / "privacy").entries()) == 2
     models = [network() for _ in range(3)]
     for model, number in zip(models, (1, 1, 2), strict=True):
         phase(model, replace(study.plan, units=8, noise=0.5), randomness=study.randomness(number))
