@@ -26,7 +26,7 @@ import grpc
 from grpc_health.v1 import health_pb2, health_pb2_grpc
 from grpc_health.v1.health import HealthServicer
 
-from client.hospital import Hospital, read_hospital
+from client.hospital import FILE, Hospital, read_hospital
 from client.privacy.policy import read_policy
 from client.trainer import Trainer
 from client.trainer_pb2 import Reply as ReplyMessage
@@ -80,6 +80,12 @@ class TrainerService(TrainerServicer):
                 context,
                 f"{self._hospital.name} runs another version of the code than the coordinator"
                 f" ({code_digest()[:12]} here, {request.code[:12] or 'none'} there); install the study's version",
+            )
+        if request.site not in ("", self._hospital.name):
+            log.warning(
+                "refused by the coordinator: this hospital's key is enrolled as %r, and %s says name: %s;"
+                " write the enrolled name there and start again",
+                *(request.site, self._hospital.folder / FILE, self._hospital.name),
             )
         over = threading.Event()
         work = self._worker.submit(self._work, read_task(request), over)
