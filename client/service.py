@@ -32,8 +32,8 @@ from client.trainer import Trainer
 from client.trainer_pb2 import Reply as ReplyMessage
 from client.trainer_pb2 import Task as TaskMessage
 from client.trainer_pb2_grpc import TrainerServicer, add_TrainerServicer_to_server
-from client.wire import LIMITS, read_task, reply_message
-from protocol.errors import DeploymentError, FedURWKVError
+from client.wire import LIMITS, SPENT_MARK, read_task, reply_message
+from protocol.errors import BudgetError, DeploymentError, FedURWKVError
 from protocol.lock import hold
 from protocol.messages import Reply, Task
 from protocol.settings import Table
@@ -93,6 +93,8 @@ class TrainerService(TrainerServicer):
         try:
             return work.result()
         except FedURWKVError as error:
+            if isinstance(error, BudgetError):
+                context.set_trailing_metadata((SPENT_MARK,))
             self._refuse(context, str(error))
         except CancelledError:
             context.abort(grpc.StatusCode.CANCELLED, "the round was over before the task began")
