@@ -13,6 +13,7 @@ from flwr.superlink.cli.flower_superlink import flower_superlink
 from starlette.middleware import Middleware
 
 from server.guard import Guard
+from server.handshakes import tell_handshakes
 from server.held_pulls import HeldPulls
 from server.senders import Senders
 from server.study import Study, read_study
@@ -38,7 +39,9 @@ def guard_with(study: Study) -> None:
 
 def main() -> None:
     """Serve the study in the folder that the first argument names."""
-    guard_with(read_study(Path(sys.argv[1])))
+    study = read_study(Path(sys.argv[1]))
+    guard_with(study)
+    tell_handshakes(study)
     sys.argv = ["flower-superlink", *sys.argv[2:]]
     flower_superlink()
 

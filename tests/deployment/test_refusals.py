@@ -1,5 +1,6 @@
 """Who is refused, and what both ends say about it, between the real processes."""
 
+import contextlib
 import http.client
 import json
 import shutil
@@ -19,13 +20,14 @@ from flwr.supernode.node_auth_http_interceptor import NodeAuthHttpInterceptor
 
 from protocol.keys import read_private_key
 from protocol.settings import ROOT
+from server.certificates import make_authority
 from server.guard import LARGEST_BODY
 from server.senders import REASON
 from server.study import read_study
 from server.superlink import Control
 from tests.client.hospitals import short_folder
 from tests.client.phantoms import SMALL, small, small_sites
-from tests.deployment.federation import Deployment, fedurwkv, left_over, running
+from tests.deployment.federation import Deployment, fedurwkv, left_over, running, wait
 
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(900)]
 
@@ -68,6 +70,25 @@ def test_keys_and_messages_that_are_refused() -> None:
         assert (answer.status, b"a message of 67,108,865 bytes" in answer.read()) == (413, True)
         connection.close()
         assert "a message of 67,108,865 bytes" in (deployment.study / "refused.log").read_text()
+
+
+def test_callers_that_cannot_join_over_tls_are_told_at_both_ends() -> None:
+    with joined() as (deployment, sites):
+        hospital = deployment.hospital(sites[0], enroll=False)
+        make_authority(hospital / "ca.crt", deployment.folder / "other.key", "other")
+        with deployment.site(hospital) as site:
+            site.wait_for("is not of the study's authority in")
+        log = deployment.folder / "coordinator.log"
+        told = "refused a caller at the handshake: it does not know the authority of server.crt"
+        wait(lambda: told in log.read_text(), 30, log.read_text)
+        plain = http.client.HTTPConnection("127.0.0.1", deployment.port, timeout=30)
+        with contextlib.suppress(OSError, http.client.HTTPException):
+            plain.request("GET", "/health")
+            plain.getresponse()
+        plain.close()
+        told = "refused a caller at the handshake: it speaks plain HTTP"
+        wait(lambda: told in log.read_text(), 30, log.read_text)
+        assert told in fedurwkv("coordinator", "status", deployment.study)
 
 
 def test_a_site_with_another_version_of_the_code_is_named_and_the_run_does_not_begin() -> None:
