@@ -18,7 +18,7 @@ DELTA = 1e-5
 
 
 def test_a_run_ends_when_its_hospitals_have_no_privacy_left() -> None:
-    """Of the 4 that the hospitals grant in all, 2.5 were spent before, so that one round of three fits."""
+    """Of the 4 that the hospitals grant in all, 3.2 were spent before, so that one round of three fits."""
     with short_folder() as folder:
         deployment = Deployment(folder)
         deployment.init()
@@ -30,7 +30,7 @@ def test_a_run_ends_when_its_hospitals_have_no_privacy_left() -> None:
             for hospital in hospitals:
                 fedurwkv("site", "budget", hospital, "--open")
                 wide = Limit(100.0, DELTA, "")
-                charge = Charge(noise_for(2.5, DELTA, 1.0, 1, "rdp"), 1.0, 1)
+                charge = Charge(noise_for(3.2, DELTA, 1.0, 1, "rdp"), 1.0, 1)
                 Ledger(hospital / "privacy").spend(
                     Request("before", "run", 1, ""), charge, "patient", 7, Limits((wide,), wide)
                 )
