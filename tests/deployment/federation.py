@@ -7,7 +7,7 @@ import socket
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -100,7 +100,14 @@ class Deployment:
         where = ["--listen", "127.0.0.1", "--port", self.port, "--health", f"127.0.0.1:{free_port()}"]
         fedurwkv("coordinator", "init", self.study, "--name", "127.0.0.1", *where)
 
-    def hospital(self, data: Path, *, enroll: bool = True, host: str = "127.0.0.1") -> Path:
+    def hospital(
+        self,
+        data: Path,
+        *,
+        enroll: bool = True,
+        host: str = "127.0.0.1",
+        privacy: Mapping[str, object] = WITHOUT_PRIVACY,
+    ) -> Path:
         """Make a hospital by the commands of the page, with `data` as its data, and enrol it."""
         folder = self.folder / f"h-{data.name}"
         fedurwkv("site", "init", folder)
@@ -109,7 +116,7 @@ class Deployment:
         content = yaml.safe_load(path.read_text())
         content |= {"data": str(data), "device": "cpu"}
         content["allow"] |= {"scalars": "any", "decimals": 17}
-        content["privacy"] = WITHOUT_PRIVACY
+        content["privacy"] = dict(privacy)
         content["connection"] |= {"name": data.name, "coordinator": f"{host}:{self.port}", "threads": 1}
         path.write_text(yaml.safe_dump(content))
         fedurwkv("site", "keygen", folder)
