@@ -1,4 +1,4 @@
-"""The SuperLink's own process: `flower-superlink` with the guard before its application.
+"""The SuperLink's own process: `flower-superlink` with the guard before its application, and more patience.
 
 python -m server.superlink_process STUDY [flower-superlink's words ...]
 """
@@ -13,6 +13,7 @@ from flwr.superlink.cli.flower_superlink import flower_superlink
 
 from server.guard import Guard
 from server.held_pulls import HeldPulls
+from server.patience import be_patient
 from server.study import Study, read_study
 
 
@@ -36,6 +37,7 @@ def guard_with(study: Study) -> None:
 def main() -> None:
     """Serve the study in the folder that the first argument names."""
     guard_with(read_study(Path(sys.argv[1])))
+    be_patient()
     sys.argv = ["flower-superlink", *sys.argv[2:]]
     flower_superlink()
 
