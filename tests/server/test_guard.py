@@ -1,10 +1,12 @@
 import asyncio
 import base64
 import datetime
+import json
 from pathlib import Path
 
 import httpx
 import pytest
+from flwr.supercore.error import ApiErrorCode
 from starlette.types import Receive, Scope, Send
 
 from protocol.keys import PublicKey, make_key_pair
@@ -110,3 +112,10 @@ def test_one_refusal_is_logged_once_a_minute(study: Study) -> None:
     for reason in ("one", "one", "another", "one"):
         guard.log(scope, reason)
     assert [line.rpartition(" ")[2] for line in study.refusals.read_text().splitlines()] == ["one", "another"]
+
+
+def test_a_site_that_only_asks_whether_its_key_is_known_is_no_refusal(study: Study) -> None:
+    body = json.dumps({"code": ApiErrorCode.FLEET_INVALID_HEARTBEAT_INTERVAL, "detail": "interval"}).encode()
+    answer = ask(study, Flower(400, body), "/v1/fleet/activate-node", headers=signed(key(study, "mercy")))
+    assert (answer.status_code, answer.json()) == (400, json.loads(body))
+    assert not study.refusals.exists()
