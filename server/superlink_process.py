@@ -1,4 +1,4 @@
-"""The SuperLink's own process: `flower-superlink` with the guard before its application.
+"""The SuperLink's own process: `flower-superlink` with the guard before its application, and more patience.
 
 python -m server.superlink_process STUDY [flower-superlink's words ...]
 """
@@ -15,6 +15,7 @@ from starlette.middleware import Middleware
 from server.guard import Guard
 from server.handshakes import tell_handshakes
 from server.held_pulls import HeldPulls
+from server.patience import be_patient
 from server.senders import Senders
 from server.study import Study, read_study
 
@@ -42,6 +43,7 @@ def main() -> None:
     study = read_study(Path(sys.argv[1]))
     guard_with(study)
     tell_handshakes(study)
+    be_patient()
     sys.argv = ["flower-superlink", *sys.argv[2:]]
     flower_superlink()
 

@@ -104,6 +104,14 @@ def test_a_wrong_clock_is_told(study: Study, late: float, says: str) -> None:
     assert refused.json()["extra"].startswith(f"mercy: {says}")
 
 
+def test_one_refusal_is_logged_once_a_minute(study: Study) -> None:
+    guard = Guard(Flower(), study)
+    scope = {"type": "http", "path": "/docs", "headers": [], "client": (HOSPITAL, 1)}
+    for reason in ("one", "one", "another", "one"):
+        guard.log(scope, reason)
+    assert [line.rpartition(" ")[2] for line in study.refusals.read_text().splitlines()] == ["one", "another"]
+
+
 def test_a_site_that_asks_whether_it_is_known_learns_its_name_and_is_not_called_refused(study: Study) -> None:
     mercy = key(study, "m")
     study.admit("mercy", study.folder / "m.pub")
