@@ -17,7 +17,7 @@ from flwr.supercore.error import ApiErrorCode, FlowerError
 from flwr.supernode.fleet_http_client import FleetHttpClient
 from flwr.supernode.node_auth_http_interceptor import NodeAuthHttpInterceptor
 
-from client.hospital import Hospital
+from client.hospital import FILE, Hospital
 from protocol.address import read_address
 from protocol.errors import DeploymentError
 from protocol.keys import public_key_of, read_private_key
@@ -153,9 +153,19 @@ def _introduce(hospital: Hospital, key: ec.EllipticCurvePrivateKey) -> None:
         except httpx.HTTPStatusError as error:
             said = FlowerError.from_json(error.response.text)
             if said is not None and said.code == ApiErrorCode.FLEET_INVALID_HEARTBEAT_INTERVAL:
+                _compare_names(hospital, error.response.json().get("site"))
                 return
             reason = (said.public_details or said.message) if said else error.response.text
             raise DeploymentError(f"the coordinator refuses {hospital.key}: {reason}") from error
         except httpx.HTTPError as error:
             raise DeploymentError(f"{hospital.coordinator} broke the connection off ({error})") from error
     raise DeploymentError(f"{hospital.coordinator} took a heartbeat that is none; is it the coordinator?")
+
+
+def _compare_names(hospital: Hospital, enrolled: str | None) -> None:
+    """Whether the hospital bears the name under which its key is enrolled; another is refused in every run."""
+    if enrolled is not None and enrolled != hospital.name:
+        raise DeploymentError(
+            f"the coordinator enrolled this hospital's key as {enrolled!r}, and {hospital.folder / FILE} says name:"
+            f" {hospital.name}; write the enrolled name there"
+        )

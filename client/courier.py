@@ -5,8 +5,8 @@ from pathlib import Path
 import grpc
 
 from client.trainer_pb2_grpc import TrainerStub
-from client.wire import LIMITS, read_reply, task_message
-from protocol.errors import DeploymentError
+from client.wire import LIMITS, SPENT_MARK, read_reply, task_message
+from protocol.errors import BudgetError, DeploymentError
 from protocol.messages import Reply, Task
 from protocol.version import code_digest
 
@@ -20,6 +20,7 @@ def ask(socket: Path, task: Task, seconds: float) -> Reply:
         seconds: until when the round waits for the reply.
 
     Raises:
+        BudgetError: the trainer refused because the privacy budget is spent.
         DeploymentError: the trainer is not there, refused, failed, or took too long; says which, for both ends.
     """
     absent = f"the site's trainer does not answer on {socket}; at the site: fedurwkv site start"
@@ -30,6 +31,8 @@ def ask(socket: Path, task: Task, seconds: float) -> Reply:
             return read_reply(TrainerStub(channel).Answer(task_message(task, code_digest()), timeout=seconds))
         except grpc.RpcError as error:
             code, details = error.code(), error.details()
+            if SPENT_MARK in [tuple(pair) for pair in error.trailing_metadata() or ()]:
+                raise BudgetError(str(details)) from error
     if code is grpc.StatusCode.UNAVAILABLE:
         raise DeploymentError(absent)
     if code is grpc.StatusCode.DEADLINE_EXCEEDED:

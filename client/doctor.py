@@ -12,10 +12,11 @@ from client.connection import CLOCK_SECONDS, check_words, is_proxied, reach
 from client.data import normalise
 from client.device import PlaceSettings, find_place
 from client.hospital import Hospital
+from client.privacy.budget import check_readiness
 from client.service import own_settings
 from client.training import TrainSettings
 from protocol.address import read_address
-from protocol.errors import DeploymentError, SettingsError
+from protocol.errors import DeploymentError, LedgerError, PolicyError, SettingsError
 from protocol.settings import Table, section
 from urwkv import URWKV, Architecture
 from urwkv.losses import segmentation_loss
@@ -28,9 +29,17 @@ GIB = 2**30
 
 def examine(hospital: Hospital, table: Table, *, offline: bool) -> Iterator[Finding]:
     """What is wrong or strange, and what was measured, beside the data."""
+    yield from _privacy(hospital, asked=float(table["privacy.epsilon"]) > 0)
     yield from _disk(hospital.state)
     yield from _dry_step(own_settings(hospital, table))
     yield from _here(hospital) if offline else _way(hospital)
+
+
+def _privacy(hospital: Hospital, *, asked: bool) -> Iterator[Finding]:
+    try:
+        check_readiness(hospital.folder, asked=asked)
+    except (LedgerError, PolicyError) as error:
+        yield Finding(True, str(error))
 
 
 def _disk(state: Path) -> Iterator[Finding]:

@@ -1,6 +1,7 @@
 """What a site remembers of a study, on its own disk: one safetensors file a round, whole or absent.
 
     STATE/round-0007.safetensors    the site's state after round 7; study, round and digest in the header
+    STATE/rounding/                 the same of what rounding left over (`client.sender`)
     STATE/personal.safetensors      the model of its own that the site would use, where there is one
 
 Nothing is held in memory between rounds, so several processes that serve one site in turn see the same. Which rounds

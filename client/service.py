@@ -26,14 +26,14 @@ import grpc
 from grpc_health.v1 import health_pb2, health_pb2_grpc
 from grpc_health.v1.health import HealthServicer
 
-from client.hospital import Hospital, read_hospital
+from client.hospital import FILE, Hospital, read_hospital
 from client.privacy.policy import read_policy
 from client.trainer import Trainer
 from client.trainer_pb2 import Reply as ReplyMessage
 from client.trainer_pb2 import Task as TaskMessage
 from client.trainer_pb2_grpc import TrainerServicer, add_TrainerServicer_to_server
-from client.wire import LIMITS, read_task, reply_message
-from protocol.errors import DeploymentError, FedURWKVError
+from client.wire import LIMITS, SPENT_MARK, read_task, reply_message
+from protocol.errors import BudgetError, DeploymentError, FedURWKVError
 from protocol.lock import hold
 from protocol.messages import Reply, Task
 from protocol.settings import Table
@@ -81,12 +81,20 @@ class TrainerService(TrainerServicer):
                 f"{self._hospital.name} runs another version of the code than the coordinator"
                 f" ({code_digest()[:12]} here, {request.code[:12] or 'none'} there); install the study's version",
             )
+        if request.site not in ("", self._hospital.name):
+            log.warning(
+                "refused by the coordinator: this hospital's key is enrolled as %r, and %s says name: %s;"
+                " write the enrolled name there and start again",
+                *(request.site, self._hospital.folder / FILE, self._hospital.name),
+            )
         over = threading.Event()
         work = self._worker.submit(self._work, read_task(request), over)
         context.add_callback(lambda: self._end(work, over))
         try:
             return work.result()
         except FedURWKVError as error:
+            if isinstance(error, BudgetError):
+                context.set_trailing_metadata((SPENT_MARK,))
             self._refuse(context, str(error))
         except CancelledError:
             context.abort(grpc.StatusCode.CANCELLED, "the round was over before the task began")

@@ -19,9 +19,10 @@ from pathlib import Path
 from client import warm_courier
 from client.connection import check_words, reach
 from client.hospital import Hospital
+from client.privacy.budget import check_readiness
 from client.program import Program
 from protocol.atomic import write_atomic
-from protocol.errors import FedURWKVError
+from protocol.errors import FedURWKVError, LedgerError, PolicyError
 from protocol.lock import hold
 from protocol.settings import ROOT
 
@@ -82,6 +83,7 @@ class Supervisor:
                 locks.enter_context(hold(lock, f"the {part} of {self.hospital.name} is running already"))
             self.hospital.socket.parent.mkdir(mode=0o700, exist_ok=True)
             warm_courier.write_launcher(self.hospital.state / "programs", _couriers(self.hospital))
+            self._warn()
             try:
                 for program in self.programs:
                     program.start()
@@ -95,6 +97,14 @@ class Supervisor:
     def stop(self) -> None:
         """End them, also in the middle of a round."""
         self._end.set()
+
+    def _warn(self) -> None:
+        """Say what will have the trainer refuse every task; it is mended without a restart."""
+        if self.trainer in self.programs:
+            try:
+                check_readiness(self.hospital.folder, asked=False)
+            except (LedgerError, PolicyError) as error:
+                self.say(f"nothing can be trained yet: {error}")
 
     def _look(self) -> None:
         for program in self.programs:

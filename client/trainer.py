@@ -97,7 +97,7 @@ class Trainer:
             self.site = read_site(folder, seed=self.seed, val=self.data.val, test=self.data.test, name=name)
         self.network = network_at(self.architecture, self.place)
         self.gatekeeper = Gatekeeper(policy, settings, self.strategy, self.site, state, pretend=pretend)
-        self._sender = Sender(section(settings, "transfer", TransferSettings).codec, self.network.schema)
+        self._sender = Sender(section(settings, "transfer", TransferSettings).codec, self.network.schema, state)
         self._splits: dict[str, Images] = {}
         self._seconds: dict[str, float] = {}
         self._stop = threading.Event()
@@ -136,7 +136,7 @@ class Trainer:
                 model, trained = self._train(local, task, scalars)
                 scalars |= trained
                 with self._clock("pack"):
-                    model = self._sender.encode(task.round, task.accepted, task.model, model)
+                    model = self._sender.encode(task, model)
             elif task.split == "test":
                 self._leave_personal(local, task.round)
         if not task.model:

@@ -24,7 +24,7 @@ _sym_db = _symbol_database.Default()
 
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x14\x63lient/trainer.proto\x12\x08\x66\x65\x64urwkv\"\xcb\x01\n\x04Task\x12\x0c\n\x04kind\x18\x01 \x01(\t\x12\r\n\x05round\x18\x02 \x01(\r\x12\x0e\n\x06schema\x18\x03 \x01(\t\x12\r\n\x05model\x18\x04 \x01(\x0c\x12\r\n\x05split\x18\x05 \x01(\t\x12\x10\n\x08settings\x18\x06 \x01(\t\x12\r\n\x05study\x18\x07 \x01(\t\x12\x10\n\x08\x61\x63\x63\x65pted\x18\x08 \x01(\r\x12\x0c\n\x04keep\x18\t \x03(\r\x12\x17\n\x0freceived_schema\x18\n \x01(\t\x12\x10\n\x08received\x18\x0b \x01(\x0c\x12\x0c\n\x04\x63ode\x18\x64 \x01(\t\"\xa2\x01\n\x05Reply\x12\x0c\n\x04site\x18\x01 \x01(\t\x12\r\n\x05round\x18\x02 \x01(\r\x12\x0e\n\x06schema\x18\x03 \x01(\t\x12\r\n\x05model\x18\x04 \x01(\x0c\x12-\n\x07scalars\x18\x05 \x03(\x0b\x32\x1c.fedurwkv.Reply.ScalarsEntry\x1a.\n\x0cScalarsEntry\x12\x0b\n\x03key\x18\x01 \x01(\t\x12\r\n\x05value\x18\x02 \x01(\x01:\x02\x38\x01\x32\x34\n\x07Trainer\x12)\n\x06\x41nswer\x12\x0e.fedurwkv.Task\x1a\x0f.fedurwkv.Replyb\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x14\x63lient/trainer.proto\x12\x08\x66\x65\x64urwkv\"\xd9\x01\n\x04Task\x12\x0c\n\x04kind\x18\x01 \x01(\t\x12\r\n\x05round\x18\x02 \x01(\r\x12\x0e\n\x06schema\x18\x03 \x01(\t\x12\r\n\x05model\x18\x04 \x01(\x0c\x12\r\n\x05split\x18\x05 \x01(\t\x12\x10\n\x08settings\x18\x06 \x01(\t\x12\r\n\x05study\x18\x07 \x01(\t\x12\x10\n\x08\x61\x63\x63\x65pted\x18\x08 \x01(\r\x12\x0c\n\x04keep\x18\t \x03(\r\x12\x17\n\x0freceived_schema\x18\n \x01(\t\x12\x10\n\x08received\x18\x0b \x01(\x0c\x12\x0c\n\x04site\x18\x0c \x01(\t\x12\x0c\n\x04\x63ode\x18\x64 \x01(\t\"\xa2\x01\n\x05Reply\x12\x0c\n\x04site\x18\x01 \x01(\t\x12\r\n\x05round\x18\x02 \x01(\r\x12\x0e\n\x06schema\x18\x03 \x01(\t\x12\r\n\x05model\x18\x04 \x01(\x0c\x12-\n\x07scalars\x18\x05 \x03(\x0b\x32\x1c.fedurwkv.Reply.ScalarsEntry\x1a.\n\x0cScalarsEntry\x12\x0b\n\x03key\x18\x01 \x01(\t\x12\r\n\x05value\x18\x02 \x01(\x01:\x02\x38\x01\x32\x34\n\x07Trainer\x12)\n\x06\x41nswer\x12\x0e.fedurwkv.Task\x1a\x0f.fedurwkv.Replyb\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
@@ -34,11 +34,11 @@ if not _descriptor._USE_C_DESCRIPTORS:
   _globals['_REPLY_SCALARSENTRY']._loaded_options = None
   _globals['_REPLY_SCALARSENTRY']._serialized_options = b'8\001'
   _globals['_TASK']._serialized_start=35
-  _globals['_TASK']._serialized_end=238
-  _globals['_REPLY']._serialized_start=241
-  _globals['_REPLY']._serialized_end=403
-  _globals['_REPLY_SCALARSENTRY']._serialized_start=357
-  _globals['_REPLY_SCALARSENTRY']._serialized_end=403
-  _globals['_TRAINER']._serialized_start=405
-  _globals['_TRAINER']._serialized_end=457
+  _globals['_TASK']._serialized_end=252
+  _globals['_REPLY']._serialized_start=255
+  _globals['_REPLY']._serialized_end=417
+  _globals['_REPLY_SCALARSENTRY']._serialized_start=371
+  _globals['_REPLY_SCALARSENTRY']._serialized_end=417
+  _globals['_TRAINER']._serialized_start=419
+  _globals['_TRAINER']._serialized_end=471
 # @@protoc_insertion_point(module_scope)

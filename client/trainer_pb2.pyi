@@ -7,7 +7,7 @@ from typing import ClassVar as _ClassVar, Optional as _Optional
 DESCRIPTOR: _descriptor.FileDescriptor
 
 class Task(_message.Message):
-    __slots__ = ("kind", "round", "schema", "model", "split", "settings", "study", "accepted", "keep", "received_schema", "received", "code")
+    __slots__ = ("kind", "round", "schema", "model", "split", "settings", "study", "accepted", "keep", "received_schema", "received", "site", "code")
     KIND_FIELD_NUMBER: _ClassVar[int]
     ROUND_FIELD_NUMBER: _ClassVar[int]
     SCHEMA_FIELD_NUMBER: _ClassVar[int]
@@ -19,6 +19,7 @@ class Task(_message.Message):
     KEEP_FIELD_NUMBER: _ClassVar[int]
     RECEIVED_SCHEMA_FIELD_NUMBER: _ClassVar[int]
     RECEIVED_FIELD_NUMBER: _ClassVar[int]
+    SITE_FIELD_NUMBER: _ClassVar[int]
     CODE_FIELD_NUMBER: _ClassVar[int]
     kind: str
     round: int
@@ -31,8 +32,9 @@ class Task(_message.Message):
     keep: _containers.RepeatedScalarFieldContainer[int]
     received_schema: str
     received: bytes
+    site: str
     code: str
-    def __init__(self, kind: _Optional[str] = ..., round: _Optional[int] = ..., schema: _Optional[str] = ..., model: _Optional[bytes] = ..., split: _Optional[str] = ..., settings: _Optional[str] = ..., study: _Optional[str] = ..., accepted: _Optional[int] = ..., keep: _Optional[_Iterable[int]] = ..., received_schema: _Optional[str] = ..., received: _Optional[bytes] = ..., code: _Optional[str] = ...) -> None: ...
+    def __init__(self, kind: _Optional[str] = ..., round: _Optional[int] = ..., schema: _Optional[str] = ..., model: _Optional[bytes] = ..., split: _Optional[str] = ..., settings: _Optional[str] = ..., study: _Optional[str] = ..., accepted: _Optional[int] = ..., keep: _Optional[_Iterable[int]] = ..., received_schema: _Optional[str] = ..., received: _Optional[bytes] = ..., site: _Optional[str] = ..., code: _Optional[str] = ...) -> None: ...
 
 class Reply(_message.Message):
     __slots__ = ("site", "round", "schema", "model", "scalars")

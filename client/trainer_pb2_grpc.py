@@ -45,7 +45,8 @@ class TrainerServicer:
     """Missing associated documentation comment in .proto file."""
 
     def Answer(self, request, context):
-        """Do one task. A refusal is the status FAILED_PRECONDITION, with the reason in its details.
+        """Do one task. A refusal is the status FAILED_PRECONDITION, with the reason in its details; where the privacy budget is
+        spent, the trailing metadata has fedurwkv-refusal: spent.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')

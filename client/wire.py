@@ -17,6 +17,9 @@ LARGEST = 256 * 2**20
 
 LIMITS = (("grpc.max_receive_message_length", LARGEST), ("grpc.max_send_message_length", LARGEST))
 
+SPENT_MARK = ("fedurwkv-refusal", "spent")
+"""Trailing metadata of a refusal for want of privacy budget, which unlike any other holds for every later round."""
+
 
 def task_message(task: Task, code: str) -> TaskMessage:
     """The task as a message, with the digest of the courier's code."""

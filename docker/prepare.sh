@@ -1,21 +1,25 @@
 #!/bin/sh
 # A rehearsal's keys, certificates and phantoms, in the volumes that compose.yml mounts; nothing where they are already.
 set -eu
-if [ ! -e /study/study.yaml ]; then
-    fedurwkv coordinator init /study --name coordinator
-    fedurwkv partition --set data.sites=3 --out /tmp/sites
-    number=0
-    for data in /tmp/sites/site*; do
-        number=$((number + 1))
-        name=$(basename "$data")
-        site=/site$number
-        cp -r "$data/." "/data$number/"
-        fedurwkv site init "$site"
-        sed -i -e "s|^  name: .*|  name: $name|" -e "s|^  coordinator: .*|  coordinator: coordinator:9092|" \
-            -e "s|^data: .*|data: /data|" -e "s|^  unit: .*|  unit: none|" "$site/site.yaml"
-        cp /study/ca.crt "$site/ca.crt"
-        fedurwkv site keygen "$site"
-        fedurwkv coordinator enroll /study "$name" "$site/site.pub"
-    done
-    chown -R 10001 /study /site1 /site2 /site3 /data1 /data2 /data3
+[ ! -e /study/prepared ] || exit 0
+if [ -e /study/study.yaml ]; then
+    echo "the volumes are half prepared: docker compose -f docker/compose.yml down --volumes" >&2
+    exit 1
 fi
+fedurwkv coordinator init /study --name coordinator
+fedurwkv partition --set data.sites=3 --out /tmp/sites
+number=0
+for data in /tmp/sites/site*/; do
+    number=$((number + 1))
+    name=$(basename "$data")
+    site=/site$number
+    cp -r "$data." "/data$number/"
+    fedurwkv site init "$site"
+    sed -i -e "s|^  name: .*|  name: $name|" -e "s|^  coordinator: .*|  coordinator: coordinator:9092|" \
+        -e "s|^data: .*|data: /data|" -e "s|^  unit: .*|  unit: none|" "$site/site.yaml"
+    cp /study/ca.crt "$site/ca.crt"
+    fedurwkv site keygen "$site"
+    fedurwkv coordinator enroll /study "$name" "$site/site.pub"
+done
+chown -R 10001 /study /site1 /site2 /site3 /data1 /data2 /data3
+touch /study/prepared

@@ -28,7 +28,7 @@ SPENT = 1001
 """Error code of such a reply when the site's privacy budget is spent, so that it will not train in a later round."""
 
 _MODEL, _RECEIVED, _TASK, _REPLY, _SCALARS = "model", "received", "task", "reply", "scalars"
-_WORDS = ("round", "schema", "split", "study", "accepted", "received_schema")
+_WORDS = ("round", "schema", "split", "study", "accepted", "received_schema", "site")
 
 
 @dataclass(frozen=True)
@@ -49,6 +49,7 @@ class Task:
             run may go back.
         received_schema: hash of the schema of `received`.
         received: what travels beside the model (`Strategy.broadcast`), packed; empty when that is nothing.
+        site: with `query.describe`, the name under which the site's key is enrolled; "" where there are no keys.
     """
 
     kind: Kind
@@ -62,6 +63,7 @@ class Task:
     keep: tuple[int, ...] = ()
     received_schema: str = ""
     received: bytes = b""
+    site: str = ""
 
 
 @dataclass(frozen=True)

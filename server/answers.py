@@ -73,7 +73,7 @@ class Line:
         names = {roster[name].node: name for name in tasks}
         answers.bytes_down += sum(len(task.model) + len(task.received) for task in tasks.values())
         kind = next(iter(tasks.values())).kind
-        self.status.update(phase=kind, round=gate.round, asked=len(tasks), waiting=sorted(late))
+        self.status.update(phase=kind, round=gate.round, asked=len(tasks), waiting=sorted(late), began=time.time())
         began = time.perf_counter()
         for node, message in exchange(self.grid, {roster[n].node: task for n, task in tasks.items()}, self.deadline):
             answers.waited += time.perf_counter() - began

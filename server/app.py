@@ -10,6 +10,7 @@ from flwr.serverapp import Grid, ServerApp
 from protocol.errors import RunError, SettingsError
 from protocol.lock import hold
 from protocol.settings import Table, resolve, section
+from server.identity import enrolment_of
 from server.journal import Arrays, Journal, State
 from server.result import write_result
 from server.rounds import Federation
@@ -45,7 +46,7 @@ def main(grid: Grid, context: Context) -> None:
         journal = Journal(run)
         state = opening_state(table, journal)
         with hold(journal.folder / "lock", f"{run} is being written by another process"):
-            tests = Federation(grid, state, journal, status).run()
+            tests = Federation(grid, state, journal, status, enrolment_of(table)).run()
             write_result(run, state, tests)
     except Exception as error:
         status.update(phase="failed", error=str(error) or type(error).__name__, waiting=[])

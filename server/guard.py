@@ -5,16 +5,15 @@ sites, and the Runtime API, which hands tasks to server apps, ask nobody who the
 machine alone. Bodies are bounded before they are read, and whoever is refused learns why, as does the coordinator.
 """
 
-import base64
 import datetime
 import ipaddress
 import json
-import time
 from typing import Any
 
+from flwr.supercore.error import ApiErrorCode
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-from protocol.keys import public_key_from_pem
+from server.refusals import Refusals
 from server.study import Study
 
 LARGEST_BODY = 64 * 2**20
@@ -23,10 +22,7 @@ LARGEST_BODY = 64 * 2**20
 FLEET = "/v1/fleet/"
 HEALTH = "/health"
 
-KEY_HEADER, TIME_HEADER = b"flwr-public-key", b"flwr-timestamp"
-
-QUIET_SECONDS = 60.0
-"""Seconds in which the same refusal is not logged again."""
+TIME_HEADER = b"flwr-timestamp"
 
 CLOCK_SECONDS = 300
 """Seconds that a site's clock may be late; Flower takes 5 seconds beyond, and 5 of the future."""
@@ -43,7 +39,7 @@ class Guard:
     def __init__(self, app: ASGIApp, study: Study) -> None:
         self._app = app
         self._study = study
-        self._said: dict[str, float] = {}
+        self._refusals = Refusals(study.refusals)
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Refuse what may not pass; pass on the rest, and put a reason into Flower's own refusals."""
@@ -72,26 +68,13 @@ class Guard:
         await send({"type": "http.response.body", "body": body})
 
     def log(self, scope: Scope, reason: str) -> None:
-        """Write a refusal down: when, from where, by whose key, why."""
+        """Write a refusal down: by whose key, from where, why."""
         client = scope["client"][0] if scope.get("client") else "somebody"
-        line = f"refused {self.who(scope)} from {client}: {reason}"
-        now = time.time()
-        if now - self._said.get(line, 0.0) < QUIET_SECONDS:
-            return
-        self._said = {text: at for text, at in self._said.items() if now - at < QUIET_SECONDS} | {line: now}
-        stamp = datetime.datetime.fromtimestamp(now).astimezone().isoformat(timespec="seconds")
-        with self._study.refusals.open("a") as file:
-            file.write(f"{stamp} {line}\n")
+        self._refusals.note(f"{self.who(scope)} from {client}: {reason}")
 
     def who(self, scope: Scope) -> str:
         """Whose key signed the call, in words."""
-        key = dict(scope["headers"]).get(KEY_HEADER)
-        if key is None:
-            return "a caller without a key"
-        try:
-            return self._study.who(public_key_from_pem(base64.b64decode(key, validate=True)))
-        except ValueError:
-            return "a caller with something that is no key"
+        return self._study.who_signed(dict(scope["headers"]))
 
     def reason(self, scope: Scope, status: int) -> str:
         """Why Flower refused a call, as far as can be told from without."""
@@ -127,7 +110,9 @@ class _Explained:
 
     async def _finish(self, start: Message) -> None:
         words = _json(self._body)
-        if self._scope["path"].endswith("/activate-node") or start["status"] == 401:
+        if words.get("code") == ApiErrorCode.FLEET_INVALID_HEARTBEAT_INTERVAL:  # a site asks whether it is known
+            words["site"] = self._guard.who(self._scope)
+        elif self._scope["path"].endswith("/activate-node") or start["status"] == 401:
             reason = self._guard.reason(self._scope, start["status"])
             words["extra"] = " ".join(filter(None, [words.get("extra"), reason]))
             self._guard.log(self._scope, reason)

@@ -24,7 +24,7 @@ HEADER = f"{'round':>5}  {'global Dice':>11}  {'worst site':>10}  {'train loss':
 
 def watch(run: Path, rounds: int, console: Console, is_over: Callable[[float], bool]) -> None:
     """Print each round of the run in `run` once its model has been scored, until `is_over`, which waits, says so."""
-    printed = len(_scored(run))
+    printed, refused = len(_scored(run)), 0
     if printed:
         console.print(f"going on after round {printed}")
     console.print(HEADER, style="bold", highlight=False)
@@ -34,10 +34,14 @@ def watch(run: Path, rounds: int, console: Console, is_over: Callable[[float], b
         over = False
         while not over:
             over = is_over(LOOK_EVERY)
+            status = read_status(run)
+            for reason in status.get("refused", [])[refused:]:
+                console.print(f"refused {reason}", highlight=False, markup=False, soft_wrap=True)
+                refused += 1
             for record in _scored(run)[printed:]:
                 console.print(line(record), highlight=False, markup=False, soft_wrap=True)
                 printed += 1
-            bar.update(task, completed=printed, description=_doing(read_status(run)))
+            bar.update(task, completed=printed, description=_doing(status))
 
 
 def line(record: dict[str, Any]) -> str:

@@ -12,6 +12,7 @@ from protocol.messages import DESCRIBE, Task, read_reply
 from protocol.seeds import seed_of
 from protocol.splits import SPLITS
 from server.exchange import exchange
+from server.identity import Enrolment, IdentityError
 from server.journal import State
 from server.settings import FederationSettings
 from strategies import Strategy
@@ -38,12 +39,15 @@ class Member:
 Roster = dict[str, Member]
 
 
-def call_roll(grid: Grid, expected: int, deadline: float) -> Roster:
+def call_roll(grid: Grid, expected: int, deadline: float, enrolment: Enrolment | None = None) -> Roster:
     """Ask every node who it is until `expected` sites have answered.
+
+    A site that says another name than its enrolled one is not waited for: the study goes on without it.
 
     Args:
         expected: sites to wait for, at least 1.
         deadline: seconds to wait for them.
+        enrolment: who may bear which name; None: sites are taken at their word.
 
     Returns:
         The sites that answered, sorted by name.
@@ -55,23 +59,31 @@ def call_roll(grid: Grid, expected: int, deadline: float) -> Roster:
     members: dict[str, Member] = {}
     refused: list[str] = []
     asked: set[int] = set()
+    impostors: list[str] = []
+    spare = max(0, len(enrolment) - expected) if enrolment else 0  # may be missing before fewer are waited for
     while True:
-        new = [node for node in grid.get_node_ids() if node not in asked]
-        asked.update(new)
+        new = [node for node in grid.get_nodes() if node.node_id not in asked]
+        asked.update(node.node_id for node in new)
+        names = enrolment.names(new) if enrolment else {node.node_id: "" for node in new}
         left = max(0.0, deadline - (time.monotonic() - began))
-        for node, message in exchange(grid, dict.fromkeys(new, Task(DESCRIBE)), left):
+        for node, message in exchange(grid, {n: Task(DESCRIBE, site=name) for n, name in names.items()}, left):
             try:
                 member = _member(message, node)
+                if enrolment:
+                    enrolment.check(names[node], member.name)
+            except IdentityError as error:
+                impostors.append(str(error))
             except ValueError as error:
                 refused.append(str(error))
-                continue
-            if member.name in members:
-                raise RoundError(f"two sites call themselves {member.name!r}; every site needs a name of its own")
-            members[member.name] = member
-            if len(members) == expected:
+            else:
+                if member.name in members:
+                    raise RoundError(f"two sites call themselves {member.name!r}; every site needs a name of its own")
+                members[member.name] = member
+            if members and len(members) == expected - max(0, len(impostors) - spare):
                 return dict(sorted(members.items()))
-        if len(members) + len(refused) >= expected or time.monotonic() - began >= deadline:
-            reasons = "".join(f"; one refused: {reason}" for reason in refused)
+        gone = len(refused) + max(0, len(impostors) - spare)
+        if len(members) + gone >= expected or time.monotonic() - began >= deadline:
+            reasons = "".join(f"; one refused: {reason}" for reason in [*impostors, *refused])
             seconds = time.monotonic() - began
             raise RoundError(f"{len(members)} of {expected} sites joined in {seconds:.0f} s{reasons}")
         time.sleep(JOIN_PAUSE)

@@ -22,6 +22,7 @@ from protocol.settings import section
 from protocol.strategy import make_strategy, needed_scalars
 from server.answers import Answers, Line
 from server.gate import Gate, QuarantineError
+from server.identity import Enrolment
 from server.journal import Arrays, Journal, State
 from server.questions import Questions
 from server.roster import Roster, call_roll, check_roster, sample
@@ -42,10 +43,14 @@ class Federation:
         state: where the run stands; its settings are the run's.
         journal: where each round is written.
         status: what the run is doing, for those who watch it.
+        enrolment: under which names sites may take part; None: they are taken at their word.
     """
 
-    def __init__(self, grid: Grid, state: State, journal: Journal, status: Status) -> None:
+    def __init__(
+        self, grid: Grid, state: State, journal: Journal, status: Status, enrolment: Enrolment | None = None
+    ) -> None:
         self.state = state
+        self.enrolment = enrolment
         self.writer = Writer(journal)
         self.status = status
         self.settings = section(state.settings, "federation", FederationSettings)
@@ -76,7 +81,9 @@ class Federation:
     def _run(self) -> dict[str, Reply]:
         self._marked = time.perf_counter()
         self.status.update(phase="joining", rounds=self.settings.rounds)
-        self.roster = call_roll(self.line.grid, self.settings.sites, self.settings.deadline)
+        self.roster = call_roll(self.line.grid, self.settings.sites, self.settings.deadline, self.enrolment)
+        if self.enrolment:
+            self.status.update(refused=self.enrolment.refused)
         check_roster(self.roster, self.state, self.settings, self.strategy)
         self.strategy.sites = len(self.roster)
         while self.state.round < self.settings.rounds and not (self.state.stopped_early or self.state.ended):

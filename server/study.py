@@ -9,7 +9,9 @@ runs/NAME/              one folder a run
 flower/                 Flower's own: home, database, log
 """
 
+import base64
 import re
+from collections.abc import Mapping
 from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import Any
@@ -18,7 +20,7 @@ import yaml
 
 from protocol.address import read_address
 from protocol.errors import DeploymentError, SettingsError
-from protocol.keys import PublicKey, read_public_key
+from protocol.keys import PublicKey, public_key_from_pem, read_public_key
 from protocol.settings import nearest
 from server.certificates import days_left, make_authority, make_server_certificate
 
@@ -32,7 +34,12 @@ port: {port}              # the one port that hospitals reach; open it in the fi
 health: {health}          # where gRPC's health service listens, for monitoring; "" for none
 """
 
+KEY_HEADER = b"flwr-public-key"
+"""Header of a call to the Fleet API: the caller's public key, PEM in base64."""
+
 LISTEN, PORT, HEALTH = "0.0.0.0", 9092, "127.0.0.1:9093"
+
+FILE = "study.yaml"
 
 NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,99}")
 
@@ -86,15 +93,27 @@ class Study:
         """The public keys that were revoked, by name and number."""
         return {path.stem: read_public_key(path) for path in sorted((self.folder / "revoked").glob("*.pub"))}
 
+    def name_of(self, key: PublicKey) -> str:
+        """The name of the hospital that is admitted by this key; "" when none is."""
+        return next((name for name, one in self.admitted().items() if one.line == key.line), "")
+
     def who(self, key: PublicKey) -> str:
         """Whose key this is, in words."""
-        for name, one in self.admitted().items():
-            if one.line == key.line:
-                return name
+        if admitted := self.name_of(key):
+            return admitted
         for name, one in self.revoked().items():
             if one.line == key.line:
                 return f"{name.rpartition('-')[0]}, whose key {key.fingerprint} was revoked"
         return f"the unknown key {key.fingerprint}"
+
+    def who_signed(self, headers: Mapping[bytes, bytes]) -> str:
+        """Whose key signed a call, by its headers, in words."""
+        if KEY_HEADER not in headers:
+            return "a caller without a key"
+        try:
+            return self.who(public_key_from_pem(base64.b64decode(headers[KEY_HEADER], validate=True)))
+        except ValueError:
+            return "a caller with something that is no key"
 
     def admit(self, name: str, key: Path) -> PublicKey:
         """Admit the hospital `name` by the public key in the file `key`.
@@ -150,8 +169,8 @@ def make_study(folder: Path, hosts: list[str], listen: str = LISTEN, port: int =
         DeploymentError: it is one already.
         SettingsError: there is no host, or one with a port or a scheme.
     """
-    if (folder / "study.yaml").exists():
-        raise DeploymentError(f"{folder} is a study already; see {folder / 'study.yaml'}")
+    if (folder / FILE).exists():
+        raise DeploymentError(f"{folder} is a study already; see {folder / FILE}")
     if not hosts or any("/" in host or " " in host or host.count(":") == 1 for host in hosts):
         raise SettingsError(
             f"--name {' '.join(hosts)}: give the server's name or address alone, like study.example.org"
@@ -160,7 +179,7 @@ def make_study(folder: Path, hosts: list[str], listen: str = LISTEN, port: int =
     folder.chmod(0o700)
     make_authority(folder / "ca.crt", folder / "ca.key", folder.resolve().name)
     words = TEMPLATE.format(folder=folder, hosts=", ".join(hosts), listen=listen, port=port, health=health or '""')
-    (folder / "study.yaml").write_text(words)
+    (folder / FILE).write_text(words)
     study = read_study(folder)
     study.renew()
     study.flower.mkdir()
@@ -175,7 +194,7 @@ def read_study(folder: Path) -> Study:
         SettingsError: study.yaml holds an unknown key, misses one, or has an impossible value.
     """
     folder = folder.resolve()
-    path = folder / "study.yaml"
+    path = folder / FILE
     if not path.is_file():
         raise DeploymentError(f"{path} is missing; make a study with: fedurwkv coordinator init {folder} --name HOST")
     try:

@@ -68,8 +68,9 @@ def _doing(name: str, words: dict[str, Any], history: list[dict[str, Any]]) -> s
     """What a site does in a run: waited for, since when, and whether that is long for it."""
     if name not in words.get("waiting", []):
         return ", has answered" if words.get("waiting") else ""
-    waited = time.time() - float(words.get("began", words["at"]))
-    before = [record["sites"][name]["seconds"] for record in history if name in record["sites"]]
+    waited = time.time() - float(words["began"])
+    told = [record["sites"][name]["seconds"] for record in history if name in record["sites"]]
+    before = [seconds for seconds in told if seconds is not None]  # none of a round that it was left out of
     usual = sum(before) / len(before) if before else None
     slow = f", slow: {_clock(usual)} is usual" if usual and waited > SLOW * usual else ""
     return f", {words['phase']} of round {words.get('round', 0)} for {_clock(waited)}{slow}"

@@ -1,4 +1,4 @@
-"""The SuperLink's own process: `flower-superlink` with the guard before its application.
+"""The SuperLink's own process: `flower-superlink` with the guard before its application, and more patience.
 
 python -m server.superlink_process STUDY [flower-superlink's words ...]
 """
@@ -10,9 +10,13 @@ from typing import Any
 
 from flwr.superlink import main as superlink
 from flwr.superlink.cli.flower_superlink import flower_superlink
+from starlette.middleware import Middleware
 
 from server.guard import Guard
+from server.handshakes import tell_handshakes
 from server.held_pulls import HeldPulls
+from server.patience import be_patient
+from server.senders import Senders
 from server.study import Study, read_study
 
 
@@ -26,6 +30,7 @@ def guard_with(study: Study) -> None:
     @wraps(make)
     def guarded(*words: Any, **named: Any) -> Any:
         app = make(*words, **named)
+        app.user_middleware.append(Middleware(Senders, study=study))  # the innermost: behind Flower's own
         app.add_middleware(HeldPulls)
         app.add_middleware(Guard, study=study)
         return app
@@ -35,7 +40,10 @@ def guard_with(study: Study) -> None:
 
 def main() -> None:
     """Serve the study in the folder that the first argument names."""
-    guard_with(read_study(Path(sys.argv[1])))
+    study = read_study(Path(sys.argv[1]))
+    guard_with(study)
+    tell_handshakes(study)
+    be_patient()
     sys.argv = ["flower-superlink", *sys.argv[2:]]
     flower_superlink()
 

@@ -8,7 +8,7 @@ from rich.markup import escape
 from rich.table import Table
 
 from client.privacy.ledger import Entry, Ledger
-from client.privacy.policy import FILE, Policy, read_policy
+from client.privacy.policy import FILE, NONE, Policy, read_policy
 from protocol.errors import LedgerError
 
 COLUMNS = ("when (UTC)", "study", "run", "round", "noise", "rate", "steps", "ε study", "left", "ε all", "left")
@@ -27,19 +27,43 @@ def budget(folder: Path, console: Console, *, new: bool, last: int) -> None:
     """
     policy = read_policy(folder) if (folder / FILE).exists() else None
     where = policy.ledger if policy else folder / "privacy"
-    ledger = Ledger(where)
     if new:
-        ledger.open()
+        Ledger(where).open()
+    entries = read_ledger(where, folder)
+    if entries:
+        console.print(_table(entries[-last:]))
+    for line in _summary(entries, policy):
+        console.print(line, highlight=False, markup=False, soft_wrap=True)
+
+
+def read_ledger(where: Path, folder: Path) -> list[Entry]:
+    """All rounds in the ledger in `where`, which is that of the site in `folder`.
+
+    Raises:
+        LedgerError: there is no ledger, or it was damaged or changed.
+    """
+    ledger = Ledger(where)
     if not ledger.exists():
         raise LedgerError(
             f"{where} holds no ledger; if these patients' images were never trained on:"
             f" fedurwkv site budget {folder} --open"
         )
-    entries = ledger.entries()
-    if entries:
-        console.print(_table(entries[-last:]))
-    for line in _summary(entries, policy):
-        console.print(line, highlight=False, markup=False, soft_wrap=True)
+    return ledger.entries()
+
+
+def check_readiness(folder: Path, *, asked: bool) -> None:
+    """Whether the site in `folder` could pay for a round: it has a policy, and a ledger where privacy is wanted.
+
+    Args:
+        asked: whether a study asks for privacy; the site itself may insist on it, too.
+
+    Raises:
+        PolicyError: site.yaml cannot be read to the last key.
+        LedgerError: privacy is wanted, and there is no ledger, or it was damaged or changed.
+    """
+    policy = read_policy(folder)
+    if asked or policy.privacy.unit != NONE:
+        read_ledger(policy.ledger, folder)
 
 
 def _table(entries: Sequence[Entry]) -> Table:

@@ -85,7 +85,10 @@ class Chain:
         """The records, and the bytes that they take: what lies beyond is a torn line."""
         path = self.folder / LINES
         if not self.exists():
-            raise LedgerError(f"{self.folder} holds no ledger")
+            raise LedgerError(
+                f"{self.folder} holds no ledger; for patients whose images were never trained on, at the site:"
+                " fedurwkv site budget DIR --open"
+            )
         count, mark = self._head()
         if not path.exists():
             raise self._broken(f"{LINES} is missing" + (": opening it was cut short" if count == 1 else ""))

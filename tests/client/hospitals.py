@@ -2,7 +2,7 @@
 
 import shutil
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -32,11 +32,17 @@ def short_folder() -> Iterator[Path]:
         shutil.rmtree(folder)
 
 
-def hospital_at(folder: Path, data: Path, scalars: str = "any", **words: object) -> Hospital:
+PRIVACY = WITHOUT_PRIVACY | {"unit": "patient", "epsilon_study": 4.0, "epsilon_all": 4.0}
+"""The same of a site that insists on privacy."""
+
+
+def hospital_at(
+    folder: Path, data: Path, scalars: str = "any", privacy: Mapping[str, object] = WITHOUT_PRIVACY, **words: object
+) -> Hospital:
     """A hospital in `folder` whose data lies in `data`; `words` are other lines under `connection`."""
     folder.mkdir(parents=True, exist_ok=True)
     connection = {"name": data.name, "coordinator": "", "threads": 1}
-    content: dict[str, object] = {"data": str(data), "device": "cpu", "privacy": WITHOUT_PRIVACY}
+    content: dict[str, object] = {"data": str(data), "device": "cpu", "privacy": dict(privacy)}
     content["allow"] = {
         **dict.fromkeys(("strategies", "code", "settings"), "any"),
         "scalars": scalars,

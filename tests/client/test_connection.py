@@ -1,3 +1,4 @@
+import json
 import os
 from pathlib import Path
 
@@ -74,6 +75,25 @@ def test_a_server_that_is_no_coordinator(tmp_path: Path) -> None:
     certificates = make_certificates(tmp_path / "c")
     with https(certificates) as port, pytest.raises(DeploymentError, match=r"the coordinator refuses .*site\.key"):
         reach(joining(tmp_path, f"127.0.0.1:{port}", certificates / "ca.crt"))
+
+
+@pytest.mark.parametrize("name", ["h", "mercy"])
+def test_the_name_must_be_the_enrolled_one(tmp_path: Path, name: str) -> None:
+    certificates = make_certificates(tmp_path / "c")
+    known = json.dumps({"code": 2003, "detail": "Invalid heartbeat interval.", "site": "mercy"}).encode()
+    with https(certificates, answer=known) as port:
+        coordinator = f"127.0.0.1:{port}"
+        hospital = hospital_at(
+            tmp_path / "h", tmp_path, coordinator=coordinator, ca=str(certificates / "ca.crt"), name=name
+        )
+        make_key_pair(hospital.key, hospital.public_key, name)
+        if name == "mercy":
+            assert abs(reach(hospital)) < 30
+            return
+        with pytest.raises(
+            DeploymentError, match=r"enrolled this hospital's key as 'mercy', and .* says name: h; write"
+        ):
+            reach(hospital)
 
 
 def test_what_is_missing_here_is_said_before_anybody_is_asked(tmp_path: Path) -> None:

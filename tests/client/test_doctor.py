@@ -14,6 +14,7 @@ from PIL import Image
 from typer.testing import CliRunner
 
 from client.commands import site as commands
+from client.privacy.ledger import Ledger
 from protocol.keys import make_key_pair
 from tests.client.hospitals import hospital_at
 from tests.client.site_folders import draw, make_site
@@ -119,6 +120,34 @@ def test_no_space(sound: Path) -> None:
         code, said = check(sound, "--offline")
     assert code == 1
     assert "has 0.00 GiB left, and 1 are needed; make space" in said
+
+
+@pytest.mark.parametrize("who", ["hospital", "study"])
+def test_privacy_without_a_ledger(sound: Path, who: str) -> None:
+    words = ["--offline", "--set", "train.batch=2", "--set", "data.size=32"]
+    if who == "hospital":
+        path = sound / "site.yaml"
+        path.write_text(path.read_text().replace("unit: none", "unit: patient"))
+    else:
+        words += ["--set", "privacy.epsilon=4"]
+    code, said = check(sound, *words)
+    assert (
+        code,
+        f"privacy holds no ledger; if these patients' images were never trained on: fedurwkv site budget {sound}"
+        in said,
+    ) == (1, True), said
+    Ledger(sound / "privacy").open()
+    assert check(sound, *words)[0] == 0
+    (sound / "privacy" / "head.json").unlink()
+    code, said = check(sound, *words)
+    assert (code, "head.json is missing" in said) == (1, True), said
+
+
+def test_a_policy_that_cannot_be_read(sound: Path) -> None:
+    path = sound / "site.yaml"
+    path.write_text(path.read_text().replace("  delta:", "  delte:"))
+    code, said = check(sound, "--offline", "--set", "train.batch=2", "--set", "data.size=32")
+    assert (code, "nothing is trained until it is mended" in said) == (1, True), said
 
 
 @pytest.mark.skipif(os.geteuid() != 0, reason="only root may give a file away")

@@ -115,6 +115,16 @@ def test_another_code_version_is_refused_by_name_before_anything_is_computed(
     assert "another version of the code" in caplog.text
 
 
+def test_a_name_that_is_not_the_enrolled_one_is_told_at_the_site(
+    hospital: Hospital, caplog: pytest.LogCaptureFixture
+) -> None:
+    with serving(hospital):
+        ask(hospital.socket, Task(DESCRIBE, settings=small(), site=hospital.name), 60)
+        assert "refused by the coordinator" not in caplog.text
+        assert ask(hospital.socket, Task(DESCRIBE, settings=small(), site="mercy"), 60).site == hospital.name
+    assert f"key is enrolled as 'mercy', and {hospital.folder}/site.yaml says name: {hospital.name}" in caplog.text
+
+
 def test_a_scalar_that_is_not_on_the_list_stays_here(folder: Path, caplog: pytest.LogCaptureFixture) -> None:
     data, _ = small_sites(folder, small())
     hospital = hospital_at(folder / "h", data, scalars="train.images, train.loss, val.dice, seconds.train")

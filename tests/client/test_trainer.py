@@ -170,7 +170,7 @@ def test_an_update_in_int8_is_a_quarter_and_nearly_the_update(tmp_path: Path) ->
     (folder, _) = small_sites(tmp_path, table)
     schema, task = first_task(table)
     whole = pretend(folder, table).answer(task)
-    short = pretend(folder, small(transfer_codec="int8")).answer(task)
+    short = pretend(folder, small(transfer_codec="int8"), tmp_path / "state").answer(task)
     x = schema.unpack(task.model)
     assert (len(task.model) + len(short.model)) / (2 * len(task.model)) < 0.63
     y, near = schema.unpack(whole.model), decode("int8", schema, x, short.model)

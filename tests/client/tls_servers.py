@@ -26,18 +26,22 @@ def make_certificates(folder: Path, *, hosts: tuple[str, ...] = ("a.example",), 
 
 
 @contextmanager
-def https(certificates: Path | None, late: float = 0.0, host: str = "127.0.0.1") -> Iterator[int]:
-    """A server that answers everything with status 404 and says that it is `late` seconds later; its port.
+def https(
+    certificates: Path | None, late: float = 0.0, host: str = "127.0.0.1", answer: bytes = b""
+) -> Iterator[int]:
+    """A server that answers everything with an error and says that it is `late` seconds later; its port.
 
-    Without certificates it speaks plain HTTP.
+    The error is status 404, or 400 with the body `answer`. Without certificates it speaks plain HTTP.
     """
 
     class Handler(BaseHTTPRequestHandler):
         def _answer(self) -> None:
-            self.send_response_only(404)
+            self.send_response_only(400 if answer else 404)
             self.send_header("Date", email.utils.formatdate(time.time() + late, usegmt=True))
-            self.send_header("Content-Length", "0")
+            self.send_header("Content-Length", str(len(answer)))
             self.end_headers()
+            if self.command == "POST":
+                self.wfile.write(answer)
 
         do_HEAD = do_POST = _answer
 

@@ -7,7 +7,7 @@ import socket
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -31,12 +31,11 @@ def words(*command: object, root: Path = ROOT) -> list[str]:
     return [sys.executable, str(root / "fedurwkv.py"), *map(str, command)]
 
 
-def fedurwkv(*command: object, seconds: float = 300, code: int = 0) -> str:
-    """Run a command to its end; what it printed on both streams."""
+def fedurwkv(*command: object, seconds: float = 300, code: int = 0, prefix: tuple[str, ...] = ()) -> str:
+    """Run a command to its end, `prefix` being words before it; what it printed on both streams."""
     environment = os.environ | {"OMP_NUM_THREADS": "1", "COLUMNS": "200"}
-    done = subprocess.run(
-        words(*command), capture_output=True, text=True, timeout=seconds, env=environment, check=False
-    )
+    line = [*prefix, *words(*command)]
+    done = subprocess.run(line, capture_output=True, text=True, timeout=seconds, env=environment, check=False)
     assert done.returncode == code, done.stdout + done.stderr
     return done.stdout + done.stderr
 
@@ -96,11 +95,19 @@ class Deployment:
     def study(self) -> Path:
         return self.folder / "study"
 
-    def init(self) -> None:
-        where = ["--listen", "127.0.0.1", "--port", self.port, "--health", f"127.0.0.1:{free_port()}"]
-        fedurwkv("coordinator", "init", self.study, "--name", "127.0.0.1", *where)
+    def init(self, host: str = "127.0.0.1", listen: str = "127.0.0.1") -> None:
+        """Make the study, which hospitals reach by `host`."""
+        where = ["--listen", listen, "--port", self.port, "--health", f"127.0.0.1:{free_port()}"]
+        fedurwkv("coordinator", "init", self.study, "--name", host, *where)
 
-    def hospital(self, data: Path, *, enroll: bool = True, host: str = "127.0.0.1") -> Path:
+    def hospital(
+        self,
+        data: Path,
+        *,
+        enroll: bool = True,
+        host: str = "127.0.0.1",
+        privacy: Mapping[str, object] = WITHOUT_PRIVACY,
+    ) -> Path:
         """Make a hospital by the commands of the page, with `data` as its data, and enrol it."""
         folder = self.folder / f"h-{data.name}"
         fedurwkv("site", "init", folder)
@@ -109,7 +116,7 @@ class Deployment:
         content = yaml.safe_load(path.read_text())
         content |= {"data": str(data), "device": "cpu"}
         content["allow"] |= {"scalars": "any", "decimals": 17}
-        content["privacy"] = WITHOUT_PRIVACY
+        content["privacy"] = dict(privacy)
         content["connection"] |= {"name": data.name, "coordinator": f"{host}:{self.port}", "threads": 1}
         path.write_text(yaml.safe_dump(content))
         fedurwkv("site", "keygen", folder)
@@ -118,21 +125,24 @@ class Deployment:
         return folder
 
     @contextmanager
-    def coordinator(self) -> Iterator[Running]:
-        with running(self.folder / "coordinator.log", "coordinator", "start", self.study) as one:
+    def coordinator(self, prefix: tuple[str, ...] = ()) -> Iterator[Running]:
+        log = self.folder / "coordinator.log"
+        with running(log, "coordinator", "start", self.study, prefix=prefix) as one:
             one.wait_for("serves ")
             yield one
 
     @contextmanager
-    def site(self, hospital: Path) -> Iterator[Running]:
-        with running(self.folder / f"{hospital.name}.log", "site", "start", hospital) as one:
+    def site(self, hospital: Path, prefix: tuple[str, ...] = ()) -> Iterator[Running]:
+        log = self.folder / f"{hospital.name}.log"
+        with running(log, "site", "start", hospital, prefix=prefix) as one:
             yield one
 
     @contextmanager
-    def sites(self, hospitals: list[Path]) -> Iterator[list[Running]]:
-        """All of them, once they are connected."""
+    def sites(self, hospitals: list[Path], prefixes: list[tuple[str, ...]] | None = None) -> Iterator[list[Running]]:
+        """All of them, once they are connected; each behind its own words before the command, if any."""
+        before = prefixes or [()] * len(hospitals)
         with contextlib.ExitStack() as stack:
-            started = [stack.enter_context(self.site(hospital)) for hospital in hospitals]
+            started = [stack.enter_context(self.site(*each)) for each in zip(hospitals, before, strict=True)]
             for one in started:
                 one.wait_for("connected: ")
             yield started

@@ -1,19 +1,33 @@
 """Who is refused, and what both ends say about it, between the real processes."""
 
+import contextlib
 import http.client
+import json
 import shutil
 import ssl
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
+import httpx
 import pytest
+from flwr.proto.fleet_pb2 import PushMessagesRequest
+from flwr.proto.message_pb2 import Message as FlowerMessage
+from flwr.proto.message_pb2 import Metadata
+from flwr.proto.node_pb2 import Node
+from flwr.supernode.fleet_http_client import FleetHttpClient
+from flwr.supernode.node_auth_http_interceptor import NodeAuthHttpInterceptor
 
+from protocol.keys import read_private_key
 from protocol.settings import ROOT
+from server.certificates import make_authority
 from server.guard import LARGEST_BODY
+from server.senders import REASON
+from server.study import read_study
+from server.superlink import Control
 from tests.client.hospitals import short_folder
 from tests.client.phantoms import SMALL, small, small_sites
-from tests.deployment.federation import Deployment, fedurwkv, left_over, running
+from tests.deployment.federation import Deployment, fedurwkv, left_over, running, wait
 
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(900)]
 
@@ -58,6 +72,25 @@ def test_keys_and_messages_that_are_refused() -> None:
         assert "a message of 67,108,865 bytes" in (deployment.study / "refused.log").read_text()
 
 
+def test_callers_that_cannot_join_over_tls_are_told_at_both_ends() -> None:
+    with joined() as (deployment, sites):
+        hospital = deployment.hospital(sites[0], enroll=False)
+        make_authority(hospital / "ca.crt", deployment.folder / "other.key", "other")
+        with deployment.site(hospital) as site:
+            site.wait_for("is not of the study's authority in")
+        log = deployment.folder / "coordinator.log"
+        told = "refused a caller at the handshake: it does not know the authority of server.crt"
+        wait(lambda: told in log.read_text(), 30, log.read_text)
+        plain = http.client.HTTPConnection("127.0.0.1", deployment.port, timeout=30)
+        with contextlib.suppress(OSError, http.client.HTTPException):
+            plain.request("GET", "/health")
+            plain.getresponse()
+        plain.close()
+        told = "refused a caller at the handshake: it speaks plain HTTP"
+        wait(lambda: told in log.read_text(), 30, log.read_text)
+        assert told in fedurwkv("coordinator", "status", deployment.study)
+
+
 def test_a_site_with_another_version_of_the_code_is_named_and_the_run_does_not_begin() -> None:
     with joined() as (deployment, sites):
         other = deployment.folder / "other-code"
@@ -75,6 +108,46 @@ def test_a_site_with_another_version_of_the_code_is_named_and_the_run_does_not_b
             assert "1 of 2 sites joined" in said
             assert reason in said
             assert reason in odd.log.read_text()
+
+
+def test_a_site_that_takes_anothers_name_is_refused_and_the_run_goes_on_without_it() -> None:
+    with joined() as (deployment, sites):
+        hospitals = [deployment.hospital(site) for site in sites]
+        honest, stolen, thief = (site.name for site in sites)
+        path = hospitals[2] / "site.yaml"
+        path.write_text(path.read_text().replace(f"name: {thief}", f"name: {stolen}"))
+        said = fedurwkv("site", "check", hospitals[2], "--set", "data.size=32", "--set", "train.batch=2", code=1)
+        assert f"enrolled this hospital's key as '{thief}', and" in said
+        with deployment.sites(hospitals) as running_sites:
+            with pytest.raises(httpx.HTTPStatusError) as refused:
+                forge_a_reply(deployment, hospitals[2], thief, stolen)
+            assert refused.value.response.status_code == 403
+            assert REASON in refused.value.response.text
+            sets = [word for key, value in SMALL.items() for word in ("--set", f"{key}={value}")]
+            said = fedurwkv("coordinator", "run", deployment.study, *sets)
+        reason = f"refused {thief} calls itself '{stolen}'; the hospital writes name: {thief} into its site.yaml"
+        assert reason in said
+        assert reason.removeprefix("refused ") in (deployment.folder / "coordinator.log").read_text()
+        assert f"this hospital's key is enrolled as '{thief}', and" in running_sites[2].log.read_text()
+        status = fedurwkv("coordinator", "status", deployment.study)
+        assert f"refused {thief}: {REASON}" in status
+        assert reason in status
+        (run,) = (deployment.study / "runs").iterdir()
+        result = json.loads((run / "result.json").read_text())
+        assert [site["name"] for site in result["sites"]] == [honest, stolen]
+
+
+def forge_a_reply(deployment: Deployment, hospital: Path, thief: str, victim: str) -> None:
+    """Push a reply as the node of `victim`, in a call that is signed by the key of `thief`."""
+    study = read_study(deployment.study)
+    with Control(study.local_address, study.ca) as control:
+        nodes = {node.name: node.id for node in control.nodes()}
+    key = read_private_key(hospital / "site.key")
+    signer = NodeAuthHttpInterceptor(key, key.public_key())
+    reply = FlowerMessage(metadata=Metadata(src_node_id=nodes[victim]))
+    request = PushMessagesRequest(node=Node(node_id=nodes[thief]), messages_list=[reply])
+    with FleetHttpClient.from_server_address(study.local_address, False, study.ca.read_bytes(), [signer]) as client:
+        client.PushMessages(request)
 
 
 def test_an_expired_certificate_is_not_even_served(tmp_path: Path) -> None:

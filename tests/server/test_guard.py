@@ -110,3 +110,12 @@ def test_one_refusal_is_logged_once_a_minute(study: Study) -> None:
     for reason in ("one", "one", "another", "one"):
         guard.log(scope, reason)
     assert [line.rpartition(" ")[2] for line in study.refusals.read_text().splitlines()] == ["one", "another"]
+
+
+def test_a_site_that_asks_whether_it_is_known_learns_its_name_and_is_not_called_refused(study: Study) -> None:
+    mercy = key(study, "m")
+    study.admit("mercy", study.folder / "m.pub")
+    flower = Flower(400, b'{"code": 2003, "detail": "Invalid heartbeat interval."}')
+    answer = ask(study, flower, "/v1/fleet/activate-node", headers=signed(mercy)).json()
+    assert answer == {"code": 2003, "detail": "Invalid heartbeat interval.", "site": "mercy"}
+    assert not study.refusals.exists()

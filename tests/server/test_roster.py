@@ -1,14 +1,19 @@
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from dataclasses import replace
 from pathlib import Path
 
 import pytest
 from flwr.app import Context, Error, Message
+from flwr.proto.node_pb2 import NodeInfo
 
 from protocol.errors import RoundError, RunError, SettingsError
-from protocol.messages import DESCRIBE, Reply, Task, reply_content
-from server.roster import Member, sample
+from protocol.keys import PublicKey, make_key_pair
+from protocol.messages import DESCRIBE, Reply, Task, read_task, reply_content
+from server.identity import Enrolment
+from server.roster import Member, Roster, call_roll, sample
+from server.study import Study, make_study
+from simulation.local_grid import LocalGrid
 from tests.server.clients import client_app, federate, honest, settings
 
 
@@ -72,6 +77,60 @@ def test_the_study_begins_when_the_sites_it_waits_for_have_joined(tmp_path: Path
     state = federate(tmp_path, table, 2, app=describing(lambda reply: None), expected=1)
     assert [site["name"] for site in state.sites] == ["site-0"]
     assert time.monotonic() - began < 60
+
+
+class Keyed(LocalGrid):
+    """A local grid whose nodes prove who they are, as a SuperLink's do."""
+
+    keys: tuple[PublicKey, ...] = ()
+
+    def get_nodes(self) -> Iterable[NodeInfo]:
+        return [NodeInfo(node_id=n, public_key=self.keys[n - 1].pem) for n in self.get_node_ids()]
+
+
+@pytest.fixture
+def study(tmp_path: Path) -> Study:
+    return make_study(tmp_path / "study", ["a"])
+
+
+def roll(study: Study, said: list[str], expected: int, enrolled: list[str]) -> Roster:
+    """The roll of nodes that were enrolled under some names and say others."""
+
+    def app(message: Message, context: Context) -> Message:
+        index = int(context.node_config["partition-id"])
+        asked = read_task(message.metadata.message_type, message.content, {})
+        assert asked.site == enrolled[index]
+        reply = honest(index, asked)
+        return Message(reply_content(replace(reply, site=said[index])), reply_to=message)
+
+    keys = []
+    for name in enrolled:
+        keys.append(make_key_pair(study.folder / name, study.folder / f"{name}.pub", name))
+        study.admit(name, study.folder / f"{name}.pub")
+    grid = Keyed(app, len(said), 1, settings())
+    grid.keys = tuple(keys)
+    try:
+        return call_roll(grid, expected, 20, Enrolment(study))
+    finally:
+        grid.close()
+
+
+@pytest.mark.parametrize("said", [["b", "b", "c"], ["z", "b", "c"]])
+def test_a_site_that_says_another_name_is_refused_and_the_others_begin(study: Study, said: list[str]) -> None:
+    found = roll(study, said, 3, ["a", "b", "c"])
+    assert {name: member.node for name, member in found.items()} == {"b": 2, "c": 3}
+    assert f"refused a calls itself {said[0]!r}" in study.refusals.read_text()
+
+
+def test_another_comes_in_the_place_of_a_refused_one(study: Study) -> None:
+    assert list(roll(study, ["b", "b", "c"], 2, ["a", "b", "c"])) == ["b", "c"]
+
+
+def test_where_every_site_is_refused_nothing_begins(study: Study) -> None:
+    with pytest.raises(
+        RoundError, match=r"0 of 2 sites joined .*one refused: a calls itself 'b'.*b calls itself 'a'"
+    ):
+        roll(study, ["b", "a"], 2, ["a", "b"])
 
 
 def test_a_quorum_beyond_the_sites_is_refused_at_once(tmp_path: Path) -> None:

@@ -80,13 +80,16 @@ def test_a_run_leaves_what_the_design_says(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    ("sign", "strategy", "optimizer"),
-    [(signal.SIGKILL, "scaffold", "sgd"), pytest.param(signal.SIGINT, "fedavg", "adamw", marks=pytest.mark.slow)],
+    ("sign", "strategy", "optimizer", "codec"),
+    [
+        (signal.SIGKILL, "scaffold", "sgd", "int8"),
+        pytest.param(signal.SIGINT, "fedavg", "adamw", "fp32", marks=pytest.mark.slow),
+    ],
 )
 def test_a_killed_run_goes_on_and_ends_like_one_that_was_not(
-    tmp_path: Path, sign: signal.Signals, strategy: str, optimizer: str
+    tmp_path: Path, sign: signal.Signals, strategy: str, optimizer: str, codec: str
 ) -> None:
-    longer = [*SETS, "--set", "federation.rounds=6", "--set", "train.epochs=4"]
+    longer = [*SETS, "--set", "federation.rounds=6", "--set", "train.epochs=4", "--set", f"transfer.codec={codec}"]
     longer += ["--set", f"federation.strategy={strategy}", "--set", f"train.optimizer={optimizer}"]
     assert fedurwkv("simulate", "--out", "whole", *longer, cwd=tmp_path).returncode == 0
     process = subprocess.Popen(

@@ -20,19 +20,22 @@ from tests.simulation.studies import Killed, killed_in, run, tiny, weights
 Sites = Callable[[Table], list[Path]]
 
 
-@pytest.mark.parametrize("name", ["scaffold", "feddyn", "ditto", "fedbn"])
+@pytest.mark.parametrize(
+    ("name", "codec"),
+    [*((name, "fp32") for name in ("scaffold", "feddyn", "ditto", "fedbn")), ("fedavg", "int8"), ("fedavg", "bf16")],
+)
 def test_a_run_killed_in_any_round_and_resumed_equals_one_that_was_not(
-    name: str, tmp_path: Path, sites: Sites, monkeypatch: pytest.MonkeyPatch
+    name: str, codec: str, tmp_path: Path, sites: Sites, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Killed as round 2 was written, or was about to be: then round 1 is on disk, and sites are two rounds ahead."""
-    table = tiny(name, federation_rounds=3, data_sites=2)
+    table = tiny(name, federation_rounds=3, data_sites=2, transfer_codec=codec)
     whole = weights(run(tmp_path / "whole", table, sites(table)))
     for written in (True, False):
         out = tmp_path / f"killed-{written}"
         with killed_in(2, monkeypatch, written=written):
             run(out, table, sites(table))
         assert read_state(out)["round"] == (2 if written else 1)
-        newest = {path.name for path in out.glob("state/*/round-*")}
+        newest = {path.name for path in out.glob("state/**/round-*")}
         assert "round-0003.safetensors" in newest
         assert weights(run(out, table, sites(table), resume=True)) == whole
 
