@@ -6,6 +6,7 @@ U-RWKV with its CUDA kernel on an H200.
 
     python bench/urwkv.py [--quick] [--device cuda|cpu]
     python bench/urwkv.py --fused         # norm and GELU fused: their tests on this GPU, then rows with and without
+    python bench/urwkv.py --compiled      # by torch.compile, under a graph
 """
 
 import argparse
@@ -54,17 +55,23 @@ def pictures(batch: int, side: int, device: str = "cuda") -> tuple[torch.Tensor,
     return pixels, torch.randint(2, (batch, side, side), dtype=torch.uint8, device=device)
 
 
-def training_step(model: nn.Module, batch: int, *, captured: bool) -> Callable[[], object]:
+def training_step(model: nn.Module, batch: int, *, captured: bool, compiled: bool = False) -> Callable[[], object]:
     """A step of bf16 autocast, float32 weights and fused AdamW, on the same random pictures each time."""
     pixels, masks = pictures(batch, SIDE)
     optimizer = torch.optim.AdamW(
         model.parameters(), lr=torch.tensor(1e-4, device="cuda"), fused=True, capturable=True
     )
-    forward = model
+
+    def loss_of(pixels: torch.Tensor, masks: torch.Tensor) -> torch.Tensor:
+        return segmentation_loss(model(normalise(pixels)), masks)
+
+    if compiled:
+        torch.compiler.reset()
+        loss_of = torch.compile(loss_of, fullgraph=True, dynamic=False)
 
     def step() -> None:
         with torch.autocast("cuda", torch.bfloat16):
-            loss = segmentation_loss(forward(normalise(pixels)), masks)
+            loss = loss_of(pixels, masks)
         optimizer.zero_grad(set_to_none=True)
         loss.backward()
         optimizer.step()
@@ -77,9 +84,7 @@ def training(backend: str, batch: int, *, captured: bool, compiled: bool = False
     began = time.perf_counter()
     model = network(backend).train()
     choose(model, norms)
-    if compiled:
-        model.compile(fullgraph=True)
-    step = training_step(model, batch, captured=captured)
+    step = training_step(model, batch, captured=captured, compiled=compiled)
     step()
     torch.cuda.synchronize()
     warm = time.perf_counter() - began
@@ -92,23 +97,28 @@ def inference(backend: str, batch: int, *, captured: bool, compiled: bool = Fals
     model = network(backend).eval()
     if fold:
         model = folded(model)
-    if compiled:
-        model.compile(fullgraph=True)
     pixels, _ = pictures(batch, SIDE)
 
+    def logits_of(pixels: torch.Tensor) -> torch.Tensor:
+        return model(normalise(pixels))
+
+    if compiled:
+        torch.compiler.reset()
+        logits_of = torch.compile(logits_of, fullgraph=True, dynamic=False)
+
     def predict() -> torch.Tensor:
-        with torch.inference_mode(), torch.autocast("cuda", torch.bfloat16):
-            return model(normalise(pixels))
+        with torch.no_grad(), torch.autocast("cuda", torch.bfloat16):
+            return logits_of(pixels)
 
     taken = gpu_milliseconds(capture(predict).replay if captured else predict, 20)
     return f"{taken:.2f} ms" if batch == 1 else f"{batch / taken * 1e3:,.0f} img/s"
 
 
-def costs(backend: str, batch: int, *, norms: str = "torch") -> str:
-    """The kernels that take most of an eager training step, by name."""
+def costs(backend: str, batch: int, *, norms: str = "torch", compiled: bool = False) -> str:
+    """The kernels that take most of a training step that is not captured, by name."""
     model = network(backend).train()
     choose(model, norms)
-    step = training_step(model, batch, captured=False)
+    step = training_step(model, batch, captured=False, compiled=compiled)
     for _ in range(3):
         step()
     with torch.profiler.profile(activities=[torch.profiler.ProfilerActivity.CUDA]) as profile:
@@ -132,14 +142,20 @@ def on_gpu(backend: str, *, quick: bool) -> None:
             row(name, INFERENCE[batch], partial(inference, backend, batch, captured=captured))
     for batch in (32,) if quick else (8, 32, 128):
         row(f"training, batch {batch}, eager: largest costs", Aim(), partial(costs, backend, batch))
-    if quick:
-        return
-    for batch in (8, 32, 128):
+
+
+def by_compiler(backend: str) -> None:
+    """Rows of the compiled network, captured."""
+    heading()
+    for batch in (128, 32, 8):
         name = f"training, batch {batch}, compiled and graph"
         row(name, TRAINING[batch], partial(training, backend, batch, captured=True, compiled=True))
-    for batch in (1, 128):
-        name = f"inference, batch {batch}, compiled and graph"
-        row(name, INFERENCE[batch], partial(inference, backend, batch, captured=True, compiled=True))
+        if batch == 32:
+            row(f"{name}: largest costs", Aim(), partial(costs, backend, batch, compiled=True))
+    for batch in (128, 1):
+        for fold in (False, True):
+            name = f"inference, batch {batch}, compiled and graph{', folded' if fold else ''}"
+            row(name, INFERENCE[batch], partial(inference, backend, batch, captured=True, compiled=True, fold=fold))
 
 
 def fusion(backend: str) -> None:
@@ -196,6 +212,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--quick", action="store_true", help="the rows that matter most, under 100 seconds")
     parser.add_argument("--fused", action="store_true", help="norm and GELU fused, tests first; under 9 minutes")
+    parser.add_argument("--compiled", action="store_true", help="the network by torch.compile; under 9 minutes")
     parser.add_argument("--device", choices=("cuda", "cpu"), default="cuda" if torch.cuda.is_available() else "cpu")
     parser.add_argument("--backend", help="of Bi-WKV, for the network's rows alone; else Bi-WKV's own come first")
     words = parser.parse_args()
@@ -207,6 +224,9 @@ def main() -> None:
     backend = words.backend
     if words.fused:
         fusion(backend or "auto")
+        return
+    if words.compiled:
+        by_compiler(backend or "auto")
         return
     if backend is None:
         # In a process of its own: a kernel that fails takes its process with it.

@@ -13,7 +13,7 @@ from client.cores import cores
 from protocol.errors import SettingsError
 from protocol.settings import require
 
-Compile = Literal["auto", "off", "graph"]
+Compile = Literal["auto", "off", "graph", "inductor"]
 
 
 @dataclass(frozen=True)
@@ -86,7 +86,9 @@ def find_place(settings: PlaceSettings, index: int = 0) -> Place:
     can_bf16 = device.type == "cuda" and torch.cuda.is_bf16_supported()
     if settings.precision == "bf16" and device.type == "cuda" and not can_bf16:
         raise SettingsError(f"train.precision = 'bf16', but {torch.cuda.get_device_name(device)} has none; use fp32")
-    if settings.compile == "graph" and device.type != "cuda":
-        raise SettingsError("train.compile = 'graph' captures on a GPU, and train.device is cpu; use auto or off")
+    if settings.compile in ("graph", "inductor") and device.type != "cuda":
+        raise SettingsError(
+            f"train.compile = {settings.compile!r} captures on a GPU, and train.device is cpu; use auto or off"
+        )
     bf16 = settings.precision == "bf16" or (settings.precision == "auto" and can_bf16)
     return Place(device, bf16, settings.compile)

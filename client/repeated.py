@@ -27,7 +27,8 @@ on: 100 steps and more. A run of a minute takes thousands.
 """
 
 WARM = 3
-"""How often `graph` does: libraries choose their kernels in the first, and none may be chosen during a capture."""
+"""How often it is done in the form that is recorded: libraries choose their kernels in the first, and none may be
+chosen during a capture. `graph` and `inductor` begin with these."""
 
 _capturing = threading.Lock()
 """torch captures one graph at a time in a process."""
@@ -104,17 +105,22 @@ def recorder_at(place: Place) -> Recorder | None:
     """What records at that place, by `train.compile`; None: nothing does."""
     if place.device.type != "cuda" or place.compile == "off":
         return None
-    return CudaRecorder(place.device, WARM if place.compile == "graph" else BREAK_EVEN)
+    return CudaRecorder(place.device, BREAK_EVEN if place.compile == "auto" else WARM)
 
 
 class Repeated:
     """Work on tensors, (tensors of one batch) -> result, by the shapes of the batch.
 
     What the work reads besides, and what it leaves behind for later work, must stay where it is in memory.
+
+    Args:
+        replayed: the same work in the form that is recorded, which may take longer until it is; None: as `work`.
     """
 
-    def __init__(self, work: Callable[..., Tensor], recorder: Recorder) -> None:
-        self._work, self._recorder = work, recorder
+    def __init__(
+        self, work: Callable[..., Tensor], recorder: Recorder, replayed: Callable[..., Tensor] | None = None
+    ) -> None:
+        self._work, self._recorder, self._replayed = work, recorder, replayed or work
         self._done: dict[object, int] = {}
         self._recorded: dict[object, tuple[list[Tensor], Replay]] = {}
 
@@ -124,11 +130,12 @@ class Repeated:
         done = self._done[shape] = self._done.get(shape, 0) + 1
         if shape not in self._recorded and done <= self._recorder.after:
             there = [tensor.to(self._recorder.device, non_blocking=True) for tensor in batch]
-            return self._recorder.do(lambda: self._work(*there))
+            work = self._work if done <= self._recorder.after - WARM else self._replayed
+            return self._recorder.do(lambda: work(*there))
         if shape not in self._recorded:
             device = self._recorder.device
             places = [torch.empty(tensor.shape, dtype=tensor.dtype, device=device) for tensor in batch]
-            self._recorded[shape] = places, self._recorder.record(lambda: self._work(*places))
+            self._recorded[shape] = places, self._recorder.record(lambda: self._replayed(*places))
         places, replay = self._recorded[shape]
         for place, tensor in zip(places, batch, strict=True):
             place.copy_(tensor, non_blocking=True)

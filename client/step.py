@@ -1,8 +1,8 @@
 """The training step, in one place: as it is written on any device, and on a GPU as one captured CUDA graph.
 
 A step of U-RWKV is thousands of kernels that a GPU computes faster than they can be launched one by one: at batch 8
-of 256 x 256 pixels an H200 needs 26 ms for them, and 12 ms for the graph of the same kernels. So a graph is worth
-one thing, launches, and costs its capture, once.
+of 256 x 256 pixels an H200 needs 26 ms for them, and 12 ms for the graph of the same kernels. So what is captured has
+launches for nothing, and a form of the loss that launches more slowly but computes faster: see `client.objective`.
 """
 
 from collections.abc import Callable, Collection, Mapping
@@ -13,11 +13,10 @@ from typing import Literal
 import torch
 from torch import Tensor, nn
 
-from client.data import normalise
 from client.device import Place
+from client.objective import Loss, Objective
 from client.repeated import Recorder, Repeated
 from strategies.correction import Correction
-from urwkv.losses import segmentation_loss
 
 Kind = Literal["adamw", "sgd"]
 
@@ -51,16 +50,10 @@ def make_optimizer(
 
 
 def gradient_step(
-    model: nn.Module,
-    correction: Correction,
-    optimizer: torch.optim.Optimizer,
-    place: Place,
-    pixels: Tensor,
-    masks: Tensor,
+    loss_of: Loss, correction: Correction, optimizer: torch.optim.Optimizer, pixels: Tensor, masks: Tensor
 ) -> Tensor:
     """One step on one batch on the device; the mean loss before it. The host waits for no value."""
-    with place.autocast():
-        loss = segmentation_loss(model(normalise(pixels)), masks)
+    loss = loss_of(pixels, masks)
     optimizer.zero_grad(set_to_none=True)
     loss.backward()  # type: ignore[no-untyped-call]
     correction.apply()
@@ -85,14 +78,17 @@ class Steps:
         place: Place,
         recorder: Recorder | None,
     ) -> None:
-        self._model, self._weights, self._correction, self._place = model, weights, correction, place
-        self._recorder = recorder
+        self._weights, self._correction, self._place, self._recorder = weights, correction, place, recorder
+        self._objective = Objective(model, place)
         self._kept: dict[tuple[Rule, tuple[str, ...]], _Kept] = {}
 
-    def begin(self, rule: Rule, moving: Collection[str]) -> Step:
+    def begin(self, rule: Rule, moving: Collection[str], batch: int) -> Step:
         """The step of a new phase, with a fresh optimizer over the weights named in `moving`.
 
         The correction must have been set, and gradients be asked for those weights alone.
+
+        Args:
+            batch: images in most batches; only theirs is worth compiling.
         """
         names = tuple(moving)
         weights = [self._weights[name] for name in names]
@@ -102,9 +98,14 @@ class Steps:
             self._kept[rule, names] = _Kept.fresh(rule, weights)
         kept = self._kept[rule, names]
         kept.forget()
-        form = self._correction.form
+        form = self._correction.form, batch
         if form not in kept.forms:
-            kept.forms[form] = Repeated(partial(self._take, kept.optimizer), self._recorder)
+            loss_of, replayed = self._objective.as_written, self._objective.replayed(batch)
+            kept.forms[form] = Repeated(
+                partial(gradient_step, loss_of, self._correction, kept.optimizer),
+                self._recorder,
+                partial(gradient_step, replayed, self._correction, kept.optimizer),
+            )
         repeated = kept.forms[form]
 
         def step(pixels: Tensor, masks: Tensor, rate: float) -> Tensor:
@@ -118,12 +119,9 @@ class Steps:
 
         def step(pixels: Tensor, masks: Tensor, rate: float) -> Tensor:
             optimizer.param_groups[0]["lr"] = rate
-            return self._take(optimizer, send(pixels), send(masks))
+            return gradient_step(self._objective.as_written, self._correction, optimizer, send(pixels), send(masks))
 
         return step
-
-    def _take(self, optimizer: torch.optim.Optimizer, pixels: Tensor, masks: Tensor) -> Tensor:
-        return gradient_step(self._model, self._correction, optimizer, self._place, pixels, masks)
 
 
 @dataclass(frozen=True)

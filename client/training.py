@@ -170,7 +170,7 @@ def run_phase(
     pinned = network.place.device.type == "cuda"
     loss_sum = torch.zeros((), device=network.place.device)
     with only(moving, network.weights):
-        step = network.steps.begin(Rule(settings.optimizer, settings.weight_decay), moving)
+        step = network.steps.begin(Rule(settings.optimizer, settings.weight_decay), moving, settings.batch)
         for epoch in range(leg.begun, leg.begun + phase.epochs):
             loss_sum.zero_()
             seed = seed_of(span.seed, span.site, span.round, epoch)

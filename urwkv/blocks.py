@@ -5,6 +5,7 @@ from typing import Literal
 import torch
 from torch import Tensor, nn
 
+from urwkv.ops.doubling import Doubling
 from urwkv.steps import Steps
 
 Norm = Literal["batch", "group"]
@@ -115,7 +116,7 @@ class Up(nn.Module):
 
     def __init__(self, cin: int, cout: int, norm: Norm) -> None:
         super().__init__()
-        self.steps = Steps(nn.Upsample(scale_factor=2), *conv_norm_gelu(cin, cout, norm))
+        self.steps = Steps(Doubling(), *conv_norm_gelu(cin, cout, norm))
 
     def forward(self, x: Tensor) -> Tensor:
         out: Tensor = self.steps(x)
