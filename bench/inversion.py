@@ -50,7 +50,7 @@ from urwkv.ops import biwkv
 
 PATIENTS, BATCH, ROUNDS, EPOCHS = 500, 64, 12, 2
 LEARNING_RATE = 1.0
-WEIGHT = 0.002
+WEIGHT = 0.01
 """Of the total variation."""
 PACE = 0.1
 """Learning rate of the attack's Adam, falling to 0 along a cosine at each size."""
