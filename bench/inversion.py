@@ -11,7 +11,7 @@ the same way as the update (Geiping et al. 2020, https://arxiv.org/abs/2003.1405
 from coarse to fine: first for a picture of 4 x 4 pixels, then from that for one of 8 x 8, and so on. Prints PSNR and
 SSIM of what it found, beside those of a grey that knows the picture's mean alone, and draws them.
 
-    python bench/inversion.py --out docs/inversion.png [--epsilons 8,1] [--kind dermoscopy] [--side 32] [--steps 800]
+    python bench/inversion.py --out docs/inversion.png [--epsilons 8,1] [--kind dermoscopy] [--side 32] [--steps 400]
 """
 
 import argparse
@@ -50,7 +50,7 @@ from urwkv.ops import biwkv
 
 PATIENTS, BATCH, ROUNDS, EPOCHS = 500, 64, 12, 2
 LEARNING_RATE = 1.0
-WEIGHT = 0.02
+WEIGHT = 0.01
 """Of the total variation."""
 PACE = 0.1
 """Learning rate of the attack's Adam, falling to 0 along a cosine at each size."""
@@ -170,7 +170,7 @@ def main() -> None:
     parser.add_argument("--epsilons", default="8,1")
     parser.add_argument("--kind", default="dermoscopy")
     parser.add_argument("--side", type=int, default=32)
-    parser.add_argument("--steps", type=int, default=800, help="at each size")
+    parser.add_argument("--steps", type=int, default=400, help="at each size")
     parser.add_argument("--seed", type=int, default=0)
     words = parser.parse_args()
     images = picture(words.kind, words.side, words.seed)

@@ -133,7 +133,7 @@ def budget(
     new: Annotated[
         bool, typer.Option("--open", help="Open a ledger, for patients whose images were never trained on.")
     ] = False,
-    last: Annotated[int, typer.Option(min=1, metavar="N", help="Print the last N rounds; sums are over all.")] = 50,
+    last: Annotated[int, typer.Option(min=1, metavar="N", help="Print the last N payments; sums are over all.")] = 50,
 ) -> None:
     """Show what the site's patients have spent of their privacy, in which studies, and what is left."""
     from rich.console import Console

@@ -3,6 +3,7 @@
 gatekeeper = Gatekeeper(...)                        refuses a study
 gatekeeper.answer(task, compute)                    sends a finished reply again, or computes, keeps and filters
     gatekeeper.admit(task)                          refuses a crafted model, and scores of patients who are trained on
+    gatekeeper.admit_beside(received)               refuses what came beside it, where it is not finite
     gatekeeper.noised(task, values)                 the scores that leave with noise alone, paid for
     gatekeeper.pay(task)                            refuses a round, or it is paid for and may be walked
 """
@@ -21,8 +22,8 @@ import numpy.typing as npt
 
 from client.outbox import Outbox
 from client.packed import read_packed, schema_of
-from client.privacy.guard import check_model
-from client.privacy.policy import Policy
+from client.privacy.guard import check_finite, check_model
+from client.privacy.policy import EPSILON, Policy
 from client.privacy.private_site import PrivateSite
 from client.private_training import noisy_walk
 from client.site import Site
@@ -31,6 +32,7 @@ from protocol.errors import DataError, PolicyError, RunError
 from protocol.messages import EVALUATE, TRAIN, Reply, Task
 from protocol.settings import Table, section
 from strategies import Strategy
+from strategies.local import Arrays
 from urwkv import URWKV, Architecture
 
 log = logging.getLogger(__name__)
@@ -40,9 +42,6 @@ Values = Callable[[str, Sequence[str]], dict[str, npt.NDArray[np.float64]]]
 
 SCORED = ("", "val", "test")
 """The splits that a server may ask the scores of; "" for none."""
-
-EPSILON = "epsilon"
-"""Scalar: what the study has cost this site's patients, this round with it."""
 
 
 class Gatekeeper:
@@ -87,7 +86,7 @@ class Gatekeeper:
         if self._private.settings.asked:
             if state is None:
                 raise RunError("differential privacy has a site keep its replies: name a folder for them")
-            self._outbox = Outbox(state)
+            self._outbox = Outbox(state, policy.terms)
         self._guards = self._private.settings.asked or not pretend
         self._site, self._pretend = site, pretend
         self._trusted = fresh
@@ -117,7 +116,7 @@ class Gatekeeper:
         if self._outbox is None or task.kind == TRAIN:
             return self._outbox if task.kind == TRAIN else None
         noisy = task.kind == EVALUATE and self._policy.noised.get(task.split)
-        return Outbox(self._outbox.folder / f"scores-{task.split}") if noisy else None
+        return Outbox(self._outbox.folder / f"scores-{task.split}", self._outbox.terms) if noisy else None
 
     def admit(self, task: Task) -> None:
         """Look at a model that is to be trained or evaluated, beside the last one that was trained.
@@ -135,6 +134,15 @@ class Gatekeeper:
         if self._guards:  # another process of this site may have trained since
             last = (self._outbox.last_asked() if self._outbox else None) or self._trusted
             check_model(self._schema.unpack(task.model), self._schema.unpack(last))
+
+    def admit_beside(self, received: Arrays) -> None:
+        """Look at what came beside the model: it moves the weights along the steps, where nobody looks again.
+
+        Raises:
+            PolicyError: it holds values that are not finite.
+        """
+        if self._guards:
+            check_finite(received)
 
     def noised(self, task: Task, values: Values) -> dict[str, float]:
         """The scores that the policy lets out with noise alone, to take the place of the exact ones.

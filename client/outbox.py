@@ -30,10 +30,11 @@ class Outbox:
 
     Args:
         folder: where they lie; made when the first one is written.
+        terms: what the hospital lets out with noise alone; a reply that was made under other terms is not sent again.
     """
 
-    def __init__(self, folder: Path) -> None:
-        self.folder = folder
+    def __init__(self, folder: Path, terms: str) -> None:
+        self.folder, self.terms = folder, terms
 
     def find(self, task: Task) -> Reply | None:
         """The reply to this very task, if it was finished before; None when not.
@@ -45,13 +46,18 @@ class Outbox:
         if not path.is_file():
             return None
         words, _, model = _read(path)
-        if words["task"] != _digest(task):
+        if words["task"] != self._digest(task):
             return None
         return Reply(words["site"], task.round, words["schema"], model, words["scalars"])
 
     def keep(self, task: Task, reply: Reply) -> None:
         """Keep a finished reply; when this returns, it is on disk, and only then older ones go."""
-        words = {"task": _digest(task), "site": reply.site, "schema": reply.schema, "scalars": dict(reply.scalars)}
+        words = {
+            "task": self._digest(task),
+            "site": reply.site,
+            "schema": reply.schema,
+            "scalars": dict(reply.scalars),
+        }
         words["models"] = _sha256(task.model + reply.model)
         arrays = {"asked": np.frombuffer(task.model, np.uint8), "model": np.frombuffer(reply.model, np.uint8)}
         self.folder.mkdir(parents=True, exist_ok=True)
@@ -76,6 +82,11 @@ class Outbox:
     def _path(self, number: int) -> Path:
         return self.folder / f"reply-{number:04d}.safetensors"
 
+    def _digest(self, task: Task) -> str:
+        """Of all that the reply to a task depends on."""
+        words = [task.kind, task.round, task.study, task.accepted, task.split, task.schema, task.received_schema]
+        return _sha256(json.dumps([*words, self.terms]).encode() + b"\0" + task.model + task.received)
+
 
 def _read(path: Path) -> tuple[dict[str, Any], bytes, bytes]:
     """What was written about a reply, the model that was asked about, and the model of the reply."""
@@ -91,12 +102,6 @@ def _read(path: Path) -> tuple[dict[str, Any], bytes, bytes]:
             " privacy paid for, again"
         ) from error
     return words, asked, model
-
-
-def _digest(task: Task) -> str:
-    """Of all that the reply to a task depends on."""
-    words = [task.kind, task.round, task.study, task.accepted, task.split, task.schema, task.received_schema]
-    return _sha256(json.dumps(words).encode() + b"\0" + task.model + task.received)
 
 
 def _sha256(data: bytes) -> str:

@@ -69,7 +69,7 @@ class TrainerService(TrainerServicer):
         self._hospital = hospital
         self._make = make
         self._trainer: Trainer | None = None
-        self._run = ("", "")
+        self._run = ("", "", b"")
         self._lock = threading.Lock()
         # one thread for all computing, because torch sets its CPU threads by the thread that asks
         self._worker = ThreadPoolExecutor(1, "trainer")
@@ -102,8 +102,9 @@ class TrainerService(TrainerServicer):
             log.exception("a fault of the program")
             last = traceback.extract_tb(error.__traceback__)[-1]
             where = f"{Path(last.filename).name}:{last.lineno}"
-            words = f"a fault of the site's program ({type(error).__name__}: {error}, {where})"
-            context.abort(grpc.StatusCode.INTERNAL, words[:LONGEST_REASON])
+            # the error's own words stay in the log: they may name a file, and files are named after patients
+            words = f"a fault of the site's program ({type(error).__name__}, {where}): its log says more"
+            context.abort(grpc.StatusCode.INTERNAL, words)
         raise AssertionError("abort raises")
 
     def close(self) -> None:
@@ -142,8 +143,12 @@ class TrainerService(TrainerServicer):
         return reply_message(reply)
 
     def _trainer_for(self, table: Table, study: str) -> Trainer:
-        """The trainer of the study with these settings, warm when it answered the last task too."""
-        run = (json.dumps(table, sort_keys=True), study)
+        """The trainer of the study with these settings, warm when it answered the last task too.
+
+        A site.yaml that was changed since then holds from this task on.
+        """
+        path = self._hospital.folder / FILE
+        run = (json.dumps(table, sort_keys=True), study, path.read_bytes() if path.is_file() else b"")
         if self._trainer is None or run != self._run:
             with self._lock:
                 self._trainer = None  # frees the memory of the last run before the next takes it

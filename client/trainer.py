@@ -158,6 +158,7 @@ class Trainer:
             if beside.tensors and task.received_schema != beside.hash:
                 raise RoundError("what came beside the server's model is not what this site's strategy expects")
             received = beside.unpack(task.received)
+            self.gatekeeper.admit_beside(received)
         memory = Memory(StateFolder(self.state, task.study) if self.strategy.remembers and self.state else None)
         try:
             local = LocalRound(self.strategy, memory, task.round, task.accepted, x, received, task.keep)

@@ -1,8 +1,8 @@
 """What noisy steps cost, and how much noise a budget asks for; the arithmetic is Opacus's.
 
 A step draws each patient with probability q and adds Gaussian noise of sigma times what one patient can move it by.
-Two datasets are neighbours when one has one patient more. Two bounds on the same loss are reported, and the smaller
-one counts, since each holds by itself:
+Two datasets are neighbours when the images of one patient count nothing in one of them. Two bounds on the same loss
+are reported, and the smaller one counts, since each holds by itself:
 
     RDP   Mironov, Talwar, Zhang 2019, https://arxiv.org/abs/1908.10530; to (epsilon, delta) by Balle et al. 2020,
           https://arxiv.org/abs/1905.09982. Quick; adds up exactly.
@@ -75,7 +75,7 @@ def rdp_epsilon(charges: Iterable[Charge], delta: float) -> float:
     total = np.sum([charge.steps * _rdp(charge.noise, charge.rate) for charge in each], axis=0)
     _hush()
     epsilon, _ = get_privacy_spent(orders=list(ORDERS), rdp=total, delta=delta)
-    return max(0.0, float(epsilon))
+    return max(float(epsilon), 0.0)  # in this order: one that is no number stays so, and is within no limit
 
 
 @functools.cache
@@ -109,12 +109,6 @@ def epsilon_of(charges: Iterable[Charge], delta: float) -> float:
     """The smaller of both bounds."""
     each = merged(charges)
     return min(rdp_epsilon(each, delta), prv_epsilon(each, delta))
-
-
-def within(charges: Iterable[Charge], delta: float, most: float) -> bool:
-    """Whether epsilon is at most `most` by either bound; asks the slow one only where the quick one is too large."""
-    each = merged(charges)
-    return rdp_epsilon(each, delta) <= most or prv_epsilon(each, delta) <= most
 
 
 @functools.cache

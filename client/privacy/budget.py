@@ -19,7 +19,7 @@ def budget(folder: Path, console: Console, *, new: bool, last: int) -> None:
 
     Args:
         new: open a ledger first.
-        last: how many rounds to print at most; the sums are over all.
+        last: how many payments to print at most; the sums are over all.
 
     Raises:
         LedgerError: there is no ledger, or it was damaged or changed; or `new` and there is one already.
@@ -37,7 +37,7 @@ def budget(folder: Path, console: Console, *, new: bool, last: int) -> None:
 
 
 def read_ledger(where: Path, folder: Path) -> list[Entry]:
-    """All rounds in the ledger in `where`, which is that of the site in `folder`.
+    """All payments in the ledger in `where`, which is that of the site in `folder`.
 
     Raises:
         LedgerError: there is no ledger, or it was damaged or changed.
@@ -94,8 +94,8 @@ def _summary(entries: Sequence[Entry], policy: Policy | None) -> list[str]:
             for name, entry in studies.items()
         ]
         end = entries[-1]
-        rounds = f"{len(entries)} round{'s' if len(entries) > 1 else ''}"
-        spent.append(f"all studies, {rounds}: epsilon {end.epsilon_all:.4g} at delta {end.delta_all:g}")
+        payments = f"{len(entries)} payment{'s' if len(entries) > 1 else ''}"  # for rounds, and for noisy scores
+        spent.append(f"all studies, {payments}: epsilon {end.epsilon_all:.4g} at delta {end.delta_all:g}")
     if policy is None:
         return [*spent, f"no {FILE}: nothing is trained on this site until the hospital writes one"]
     caps = policy.privacy

@@ -45,15 +45,21 @@ def check_model(x: Arrays, before: Arrays) -> None:
         PolicyError: it may not; names the tensor and what is wrong with it.
     """
     _check_schema(x, before)
+    check_finite(x)
     for name, tensor in x.items():
         if not np.issubdtype(tensor.dtype, np.floating):
             continue
-        if not np.isfinite(tensor).all():
-            raise _refused(name, "holds values that are not finite")
         if group_of(name, tensor.dtype) == "parameter":  # statistics leap to the data's in the first round
             _check_jump(name, tensor, before[name])
         if tensor.ndim >= 2:
             _check_units(name, tensor, before[name])
+
+
+def check_finite(arrays: Arrays) -> None:
+    """Raises PolicyError at the first of some arrays, by name, that holds values that are not finite."""
+    for name, array in arrays.items():
+        if np.issubdtype(array.dtype, np.floating) and not np.isfinite(array).all():
+            raise _refused(name, "holds values that are not finite")
 
 
 def _check_schema(x: Arrays, before: Arrays) -> None:

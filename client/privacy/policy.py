@@ -26,6 +26,7 @@ may be left out; nothing else may, and nothing else may be there.
 """
 
 import logging
+import math
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -47,6 +48,12 @@ ANY, NONE = "any", "none"
 BOUNDED = ("val.dice", "val.iou", "val.loss", "test.dice", "test.iou", "test.nsd", "test.loss")
 """The scalars to which a patient's share is bounded, so that noise can cover it. `train.loss` is not among them: it
 is measured on the very patients whose draws must stay secret for the steps to cost what they do."""
+
+EPSILON = "epsilon"
+"""Scalar: what the study has cost this site's patients, this round with it."""
+
+EXACT = (*STEPS, EPSILON)
+"""The scalars that are never rounded."""
 
 log = logging.getLogger(__name__)
 
@@ -176,6 +183,11 @@ class Policy:
             check_delta(float(table["privacy.delta"]), patients)
         except SettingsError as error:
             raise PolicyError(str(error)) from error
+        if self.privacy.epsilon_all < math.inf and self.privacy.delta * patients >= 1:
+            raise self._refused(
+                f"privacy.epsilon_all = {self.privacy.epsilon_all:g} at privacy.delta = {self.privacy.delta:g}",
+                f"counts {patients} training patients: at 1 / {patients} or more, giving one away is allowed",
+            )
         if batch < self.privacy.batch:
             raise self._refused(
                 f"privacy.batch = {table['privacy.batch']} of {patients} patients",
@@ -210,17 +222,22 @@ class Policy:
             for split in ("val", "test")
         }
 
+    @property
+    def terms(self) -> str:
+        """What is let out with noise alone, and with how much."""
+        return f"{self.noised}, {self.allow.noise!r}"
+
     def let_out(self, scalars: Mapping[str, float]) -> dict[str, float]:
         """The scalars that may leave, rounded; the others are logged and dropped.
 
-        Sums of learning rates and numbers of steps follow from the settings and `train.images`: they stay exact,
-        since strategies divide by them.
+        What follows from the settings and from public numbers stays exact: sums of learning rates and numbers of
+        steps, since strategies divide by them, and epsilon, of which rounding would tell too little.
         """
         allowed = _words(self.allow.scalars)
         out = {name: value for name, value in scalars.items() if self.allow.scalars == ANY or name in allowed}
         for name in sorted(scalars.keys() - out.keys()):
             log.warning("%s stays here: allow.scalars of %s does not name it", name, self.folder / FILE)
-        return {name: value if name in STEPS else round(value, self.allow.decimals) for name, value in out.items()}
+        return {name: value if name in EXACT else round(value, self.allow.decimals) for name, value in out.items()}
 
     def _refused(self, what: str, why: str) -> PolicyError:
         return PolicyError(f"{what} is refused: {self.folder / FILE} {why}; agree on it with the hospital")

@@ -12,9 +12,10 @@ from client.privacy.fingerprint import settings_hash
 from client.privacy.ledger import Entry, Ledger, Request
 from client.privacy.noised import noised_mean, score_charge, study_charges
 from client.privacy.plan import check_private, make_plan
-from client.privacy.policy import Policy
+from client.privacy.policy import FILE, Policy
 from client.privacy.randomness import Randomness
 from client.privacy.settings import PrivacySettings
+from protocol.errors import PolicyError
 from protocol.seeds import seed_of
 from protocol.settings import Table, section
 from protocol.strategy import needed_scalars
@@ -65,7 +66,7 @@ class PrivateSite:
         self._ledger = Ledger(policy.ledger)
         if name is not None and not self._ledger.exists():
             self._ledger.open()
-        self._ledger.entries()  # a damaged ledger refuses the study, not its first round
+        self._entries()  # a damaged ledger refuses the study, not its first round
 
     def pay(self, study: str, run: str, number: int, asked: str) -> Entry:
         """Write round `number` into the ledger; when this returns, it is on disk.
@@ -110,12 +111,25 @@ class PrivateSite:
 
     def _spend(self, study: str, run: str, number: int, what: str, charge: Charge, units: int) -> Entry:
         request = Request(study, run, number, f"settings {settings_hash(self._table)}, {what}")
+        entries = self._entries()
         if self._name is not None:
-            for entry in self._ledger.entries():
+            for entry in entries:
                 if (replace(entry.request, run=run), entry.charge) == (request, charge):
                     return entry
         limits = self._policy.limits(self._table)
         return self._ledger.spend(request, charge, self.settings.unit, units, limits)
+
+    def _entries(self) -> list[Entry]:
+        """All payments so far; PolicyError where they are no bound for whom the hospital wants to protect."""
+        entries = self._ledger.entries()
+        images = sum(entry.unit == "example" for entry in entries)
+        if images and self._policy.privacy.unit == "patient":
+            raise PolicyError(
+                f"{images} of {len(entries)} payments in the ledger in {self._policy.ledger} were for single images:"
+                f" what they cost a patient is not known, and {FILE} wants privacy.unit = patient; go on with unit:"
+                " example"
+            )
+        return entries
 
     def randomness(self, number: int, what: str = "privacy") -> Randomness:
         """Where the draws and the noise of round `number` come from."""

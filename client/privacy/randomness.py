@@ -37,8 +37,8 @@ class Randomness:
         return np.frombuffer(stream.update(bytes(8 * count)), np.uint64)
 
     def uniforms(self, count: int) -> Floats:
-        """`count` numbers between 0 and 1, neither included: the middles of 2^53 equal parts."""
-        return ((self.bits(count) >> np.uint64(11)).astype(np.float64) + 0.5) * 2.0**-53
+        """`count` numbers between 0 and 1, neither included: the exact middles of 2^52 equal parts."""
+        return ((self.bits(count) >> np.uint64(12)).astype(np.float64) + 0.5) * 2.0**-52
 
     def normals(self, count: int) -> Floats:
         """`count` standard normal numbers, by Box and Muller's polar form."""

@@ -89,7 +89,7 @@ def test_only_what_the_policy_names_leaves_and_rounded(folder: Path, caplog: pyt
         reply = real(folder, table).answer(task_of(table))
     assert reply.scalars.keys() == {"train.images", "val.images", "val.dice", "epsilon"}
     (entry,) = Ledger(folder / "privacy").entries()
-    assert reply.scalars["epsilon"] == round(entry.epsilon, 2)
+    assert reply.scalars["epsilon"] == entry.epsilon  # rounded it would tell too little
     assert "train.loss stays here: allow.scalars of" in caplog.text
     assert real(folder, table).answer(Task(DESCRIBE)).scalars.keys() == {"train.images", "val.images"}
     narrower = real(folder, table, policy(folder, ", epsilon\n", "\n"))  # also for a reply that was kept before
@@ -185,6 +185,27 @@ def test_scores_of_the_patients_who_are_trained_on_cannot_be_asked_for(folder: P
     assert "val.dice" in trainer.answer(replace(task_of(table), kind=EVALUATE)).scalars
 
 
+def test_a_score_that_was_kept_as_it_is_does_not_leave_once_noise_is_asked_for(folder: Path) -> None:
+    table = small(**PRIVATE)
+    task = task_of(table)
+    exact = real(folder, table, policy(folder, "epsilon\n", "epsilon, val.loss\n")).answer(task)
+    noisy = real(folder, table, policy(folder, "epsilon\n", NOISY)).answer(task)
+    assert noisy.scalars["val.loss"] != exact.scalars["val.loss"]
+    assert noisy.model != exact.model
+    assert len(Ledger(folder / "privacy").entries()) == 3  # the round, then scores and round
+
+
+def test_what_comes_beside_a_model_is_looked_at_before_anything_is_paid(folder: Path) -> None:
+    table = small(**PRIVATE, federation_strategy="scaffold", train_optimizer="sgd")
+    trainer = real(folder, table, policy(folder, "val.dice, epsilon", "val.dice, epsilon, train.travel"))
+    beside = trainer.strategy.broadcast(initial_model(table))
+    schema = Schema.like(beside)
+    packed = schema.pack({name: np.full_like(array, np.nan) for name, array in beside.items()})
+    with pytest.raises(PolicyError, match="holds values that are not finite"):
+        trainer.answer(replace(task_of(table), received=packed, received_schema=schema.hash))
+    assert Ledger(folder / "privacy").entries() == []
+
+
 def test_every_change_of_a_round_is_a_release_of_its_own(folder: Path) -> None:
     """A study's name and what comes beside the model are the server's words: none makes a round cheaper."""
     table = small(**PRIVATE, federation_rounds=6, federation_strategy="scaffold", train_optimizer="sgd")
@@ -258,7 +279,7 @@ def test_scores_with_noise_are_paid_for_before_they_leave_and_fit_the_study(fold
     scored = [entry.charge for entry in paid if not entry.request.words.split(", ")[1].startswith("model")]
     assert scored == [score_charge(20.0, count) for count in (2, 2, 2, 1)]
     assert 3.9 < rdp_epsilon([entry.charge for entry in paid], 1e-5) <= 4.0
-    assert replies[0].scalars["epsilon"] == round(paid[1].epsilon, 2)
+    assert replies[0].scalars["epsilon"] == paid[1].epsilon
     dice = [reply.scalars.get("val.dice", reply.scalars.get("test.dice")) for reply in replies]
     assert all(0 <= value <= 1 for value in dice)
     assert replies[0].scalars["val.loss"] != exact

@@ -141,15 +141,34 @@ def test_what_the_site_cannot_do_comes_back_as_its_reason(folder: Path) -> None:
         ask(hospital.socket, Task(DESCRIBE, settings=small()), 60)
 
 
-def test_a_fault_of_the_program_names_itself(hospital: Hospital) -> None:
+def test_a_fault_of_the_program_names_its_place_and_no_file(
+    hospital: Hospital, caplog: pytest.LogCaptureFixture
+) -> None:
     def broken(settings: Table, study: str) -> Trainer:
-        raise ZeroDivisionError("x / 0")
+        raise PermissionError(13, "Permission denied", "/data/images/jane-doe.png")
 
     with (
         serve(hospital, broken),
-        pytest.raises(DeploymentError, match=r"fault .*ZeroDivisionError: x / 0.*test_service"),
+        pytest.raises(DeploymentError, match=r"fault .*PermissionError, test_service\.py:\d+.*its log") as told,
     ):
         ask(hospital.socket, Task(DESCRIBE, settings=small()), 60)
+    assert "jane-doe" not in str(told.value)
+    assert "jane-doe" in caplog.text
+
+
+def test_a_changed_policy_holds_from_the_next_task_on(hospital: Hospital) -> None:
+    path = hospital.folder / "site.yaml"
+    task = Task(DESCRIBE, settings=small())
+    with serving(hospital):
+        assert "train.images" in ask(hospital.socket, task, 60).scalars
+        path.write_text(path.read_text().replace("scalars: any", "scalars: train.images"))
+        assert ask(hospital.socket, task, 60).scalars.keys() == {"train.images"}
+        path.write_text(path.read_text().replace("strategies: any", "strategies: fedprox"))
+        with pytest.raises(DeploymentError, match="'fedavg' is refused"):
+            ask(hospital.socket, task, 60)
+        path.unlink()
+        with pytest.raises(DeploymentError, match=r"site\.yaml is missing"):
+            ask(hospital.socket, task, 60)
 
 
 def test_a_site_without_its_trainer_answers_at_once(hospital: Hospital) -> None:

@@ -19,7 +19,6 @@ from client.privacy.accounting import (
     noise_for,
     prv_epsilon,
     rdp_epsilon,
-    within,
 )
 from protocol.errors import SettingsError
 
@@ -75,14 +74,18 @@ def test_nothing_costs_nothing_and_no_noise_costs_everything() -> None:
         assert epsilon([Charge(0.0, 0.1, 0)], 1e-5) == 0
 
 
+def test_an_epsilon_that_is_no_number_is_not_taken_for_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("opacus.accountants.analysis.rdp.get_privacy_spent", lambda **_: (math.nan, 2))
+    assert not rdp_epsilon([Charge(1.0, 0.1, 1)], 1e-5) <= 1e9
+
+
 @pytest.mark.parametrize("accountant", ["rdp", "prv"])
 @pytest.mark.parametrize("epsilon", [0.5, 4.0])
 def test_calibrated_noise_spends_the_budget_and_no_more(accountant: str, epsilon: float) -> None:
     noise = noise_for(epsilon, 1e-5, 0.2, 60, accountant)
     spent = {"rdp": rdp_epsilon, "prv": prv_epsilon}[accountant]
     assert epsilon * (1 - TOLERANCE) <= spent([Charge(noise, 0.2, 60)], 1e-5) <= epsilon
-    assert within([Charge(noise, 0.2, 60)], 1e-5, epsilon)
-    assert not within([Charge(noise, 0.2, 75)], 1e-5, epsilon)
+    assert epsilon_of([Charge(noise, 0.2, 60)], 1e-5) <= epsilon < epsilon_of([Charge(noise, 0.2, 75)], 1e-5)
 
 
 def test_a_budget_that_no_noise_can_keep_is_an_error() -> None:

@@ -11,6 +11,7 @@ from typer.testing import CliRunner
 from client.commands import site
 from client.privacy.budget import budget
 from client.privacy.ledger import Ledger
+from client.privacy.noised import score_charge
 from protocol.errors import LedgerError, PolicyError
 from tests.client.privacy.test_ledger import ASKED, ROUND, WIDE
 from tests.client.privacy.test_policy import YAML
@@ -31,19 +32,25 @@ def test_a_new_ledger_is_opened_by_a_word_and_only_once(tmp_path: Path) -> None:
         shown(tmp_path, new=True)
 
 
-def test_rounds_sums_and_the_hospitals_limits_are_shown(tmp_path: Path) -> None:
+def test_payments_sums_and_the_hospitals_limits_are_shown(tmp_path: Path) -> None:
     (tmp_path / "site.yaml").write_text(YAML.replace("  images: 80", "  images: 80\n  ledger: books"))
     shown(tmp_path, new=True)
     ledger = Ledger(tmp_path / "books")
     for number in (1, 2):
         ledger.spend(replace(ASKED, round=number), ROUND, "patient", 50, WIDE)
+    ledger.spend(replace(ASKED, study="lung", words="2 scores of val"), score_charge(20, 2), "patient", 9, WIDE)
     last = ledger.spend(replace(ASKED, study="lung"), ROUND, "patient", 50, WIDE)
     text = shown(tmp_path)
     rows = [line for line in text.splitlines() if "run1" in line]
-    assert [("breast" in row, "lung" in row) for row in rows] == [(True, False), (True, False), (False, True)]
-    assert f"{last.epsilon_all:.4g}" in rows[2]
+    assert [("breast" in row, "lung" in row) for row in rows] == [
+        (True, False),
+        (True, False),
+        (False, True),
+        (False, True),
+    ]
+    assert f"{last.epsilon_all:.4g}" in rows[3]
     assert f"lung: epsilon {last.epsilon:.4g} at delta 1e-05, patient privacy" in text
-    assert f"all studies, 3 rounds: epsilon {last.epsilon_all:.4g}" in text
+    assert f"all studies, 4 payments: epsilon {last.epsilon_all:.4g}" in text
     assert "granted by site.yaml: epsilon 4 a study, 10 in all at delta 1e-05" in text
     assert "run1" in (short := shown(tmp_path, last=1))
     assert short.count("run1") == 1

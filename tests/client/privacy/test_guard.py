@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 import torch
 
-from client.privacy.guard import alike_units, check_model, dead_units
+from client.privacy.guard import alike_units, check_finite, check_model, dead_units
 from protocol.errors import PolicyError
 from urwkv import URWKV
 
@@ -43,6 +43,13 @@ def test_batch_statistics_and_counters_pass() -> None:
     model = fresh(norm="batch")
     counted = {name: tensor + 7 if "num_batches" in name else tensor for name, tensor in model.items()}
     check_model(counted, model)
+
+
+@pytest.mark.parametrize("value", [np.inf, np.nan])
+def test_what_comes_beside_a_model_is_finite(value: float) -> None:
+    check_finite({"c": np.zeros(3, np.float32), "n": np.ones(2, np.int64)})
+    with pytest.raises(PolicyError, match="c holds values that are not finite"):
+        check_finite({"c": np.array([0, value], np.float32)})
 
 
 def test_another_network_is_refused() -> None:

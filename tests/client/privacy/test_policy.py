@@ -152,6 +152,15 @@ def test_delta_must_be_below_one_over_the_patients_whatever_the_policy_allows(tm
         read.check(asked(privacy_delta=0.05), patients=50, images=80)
 
 
+def test_all_studies_are_not_counted_at_a_delta_that_gives_a_patient_away(tmp_path: Path) -> None:
+    read = policy(tmp_path, YAML.replace("delta: 1e-5", "delta: 0.02"))
+    with pytest.raises(
+        PolicyError, match=r"privacy\.epsilon_all = 10 at privacy\.delta = 0\.02 is refused.*50 train"
+    ):
+        read.check(asked(), patients=50, images=80)
+    policy(tmp_path, YAML.replace("delta: 1e-5", "delta: 0.0199")).check(asked(), patients=50, images=80)
+
+
 def test_code_and_settings_can_be_pinned(tmp_path: Path) -> None:
     table = asked()
     pinned = YAML.replace("code: any", f"code: {code_version()}")
@@ -190,6 +199,11 @@ def test_a_pretend_hospital_allows_everything() -> None:
     OPEN.check(asked(privacy_epsilon=0, train_batch=1), patients=1, images=1)
     OPEN.check(asked(privacy_epsilon=1000, privacy_delta=0.2), patients=2, images=2)
     assert OPEN.let_out({"train.loss": 0.123456789}) == {"train.loss": 0.123456789}
+
+
+def test_what_was_spent_is_not_rounded_down(tmp_path: Path) -> None:
+    named = policy(tmp_path, YAML.replace("val.dice", "val.dice, epsilon"))
+    assert named.let_out({"epsilon": 1.234567, "val.dice": 0.1234567}) == {"epsilon": 1.234567, "val.dice": 0.12}
 
 
 def test_the_examples_in_the_documentation_can_be_read(tmp_path: Path) -> None:

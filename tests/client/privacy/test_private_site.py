@@ -78,6 +78,21 @@ def test_a_round_asked_for_again_costs_again_at_a_real_site(tmp_path: Path) -> N
     assert study.pay("breast", "run", 1, "x").epsilon < study.pay("breast", "run", 1, "x").epsilon
 
 
+def test_payments_for_images_are_no_bound_for_patients(tmp_path: Path) -> None:
+    """A patient of two images may have lost twice what an image did; the ledger does not know how many there are."""
+    Ledger(tmp_path / "privacy").open()
+    of_patients = real(tmp_path)
+    of_images = replace(of_patients, privacy=replace(of_patients.privacy, unit="example"))
+    warm = site(of_patients, table())
+    warm.pay("breast", "run", 1, "x")
+    other = site(of_images, table(privacy_unit="example"))
+    other.pay("breast", "run", 1, "x")
+    site(of_images, table()).pay("lung", "run", 1, "x")
+    for refused in (lambda: site(of_patients, table()), lambda: warm.pay("breast", "run", 2, "x")):
+        with pytest.raises(PolicyError, match=r"1 of 3 payments in the ledger in .* were for single images"):
+            refused()
+
+
 def test_a_pretend_site_opens_its_ledger_and_repeats_a_round_for_nothing(tmp_path: Path) -> None:
     study = site(replace(OPEN, folder=tmp_path), table(), name="site1")
     assert study.pay("s", "run", 1, "x") == study.pay("s", "run", 1, "x")

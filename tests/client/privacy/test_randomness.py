@@ -14,6 +14,14 @@ def test_normals_and_uniforms_have_their_distributions() -> None:
     assert kstest(randomness.uniforms(100_000), "uniform").pvalue > 1e-3
 
 
+def test_no_number_is_0_or_1_whatever_the_bits(monkeypatch: pytest.MonkeyPatch) -> None:
+    """At 1 a patient would stay out of a step of all, and at 0 a normal number would be infinite."""
+    for bits in (0, 2**64 - 1):
+        monkeypatch.setattr(Randomness, "bits", lambda _, count, bits=bits: np.full(count, bits, np.uint64))
+        assert ((numbers := Randomness().uniforms(3)) > 0).all()
+        assert (numbers < 1).all()
+
+
 def test_both_halves_of_the_polar_form_are_independent() -> None:
     normals = Randomness(seed=2).normals(100_000)
     assert abs(np.corrcoef(normals[:50_000], normals[50_000:])[0, 1]) < 4 / 50_000**0.5
