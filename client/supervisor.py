@@ -192,7 +192,7 @@ def _flower(hospital: Hospital) -> dict[str, str]:
         "FLWR_TELEMETRY_ENABLED": "0",
         "FLWR_DISABLE_UPDATE_CHECK": "1",
         # how often SuperExec asks for work, in seconds; its default of 1 would be half of a short round
-        "FLWR_SUPEREXEC_TASK_POLL_INTERVAL": "0.05",
+        "FLWR_SUPEREXEC_TASK_POLL_INTERVAL": "0.1",
         "OPENBLAS_NUM_THREADS": "1",  # couriers carry; threads of theirs would only be in the way of the trainer's
         "PATH": path,
     }

@@ -1,10 +1,14 @@
-"""A site's question for work is held until there is some, and work that did not arrive is handed out again.
+"""A question for what is not there yet is held until it is, and work that did not arrive is handed out again.
 
-Flower's SuperNode asks every three seconds and is told at once that there is nothing, so a round begins one and a
-half seconds late on average. Here the answer waits until a server app has pushed something, or `HOLD` seconds. Flower
-hands a message out once; were the line cut just then, the site would idle until the round's deadline. SuperNodes
-confirm what they have received before they ask again, so a site that asks without having confirmed gets its last
-message again. Its reply bears the message's own id and counts once.
+Flower's SuperNode asks for work every three seconds and is told at once that there is nothing, so a round begins one
+and a half seconds late on average. Here the answer waits until a server app has pushed something, or `HOLD` seconds.
+A server app's question for replies waits likewise, instead of coming anew every few milliseconds. And a message is
+announced before its content is there: who asks for that too early would ask again only a second later, at both ends
+of every round, so that question waits as well.
+
+Flower hands a message out once; were the line cut just then, the site would idle until the round's deadline.
+SuperNodes confirm what they have received before they ask again, so a site that asks without having confirmed gets
+its last message again. Its reply bears the message's own id and counts once.
 """
 
 import asyncio
@@ -12,17 +16,32 @@ import time
 from dataclasses import dataclass, field
 from typing import Any
 
+from flwr.proto.message_pb2 import PullObjectResponse
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 PULL = "/v1/fleet/pull-messages"
 CONFIRM = "/v1/fleet/confirm-message-received"
 PUSHED = "/v1/runtime/push-messages"
 
+REPLIES = "/v1/runtime/pull-messages"
+OBJECT, REPLY_OBJECT = "/v1/fleet/pull-object", "/v1/runtime/pull-object"
+
+NEWS = {
+    PUSHED: PULL,
+    "/v1/fleet/push-messages": REPLIES,
+    "/v1/runtime/push-object": OBJECT,
+    "/v1/fleet/push-object": REPLY_OBJECT,
+}
+"""Calls that bring something, and the question that may have waited for it."""
+
+NOT_YET = PullObjectResponse(object_found=True).SerializeToString()
+"""The answer to a question for an object that is announced and not there."""
+
 HOLD = 10.0
 """Seconds that an answer waits; SuperNodes wait 30 for it, and a server that ends waits for those it holds."""
 
 LOOK_EVERY = 1.0
-"""Seconds between two looks for work of which no push has told."""
+"""Seconds between two looks for what no push has told of; so long a server app is held, for it has a deadline."""
 
 AGAIN = 3
 """How often a message is handed out again; a site that has refused it that often does not want it."""
@@ -46,27 +65,27 @@ class _Answer:
 
 
 class HeldPulls:
-    """ASGI middleware around the SuperLink's application; an empty answer to a pull has no byte."""
+    """ASGI middleware around the SuperLink's application; an empty answer to a pull of messages has no byte."""
 
     def __init__(self, app: ASGIApp) -> None:
         self._app = app
         self._unconfirmed: dict[bytes, _Answer] = {}
-        self._pushed = asyncio.Event()
+        self._news = {path: asyncio.Event() for path in NEWS.values()}
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        """Hold pulls, watch pushes and confirmations, and pass on the rest."""
+        """Hold questions, watch pushes and confirmations, and pass on the rest."""
         path = scope.get("path")
-        if path == PULL:
-            await self._pull(scope, receive, send)
+        if path in self._news:
+            await self._hold(scope, receive, send)
             return
         await self._app(scope, receive, send)
-        if path == PUSHED:
-            self._pushed.set()
-            self._pushed = asyncio.Event()
+        if path in NEWS:
+            self._news[NEWS[path]].set()
+            self._news[NEWS[path]] = asyncio.Event()
         elif path == CONFIRM:
             self._unconfirmed.pop(_key(scope), None)
 
-    async def _pull(self, scope: Scope, receive: Receive, send: Send) -> None:
+    async def _hold(self, scope: Scope, receive: Receive, send: Send) -> None:
         body = await _whole(receive)
         gone = asyncio.ensure_future(_disconnected(receive))
         try:
@@ -78,21 +97,23 @@ class HeldPulls:
             await send({"type": "http.response.body", "body": answer.body})
 
     async def _answer(self, scope: Scope, body: bytes, gone: "asyncio.Future[Any]") -> _Answer | None:
-        """The first answer that holds a message or an error, or the last empty one; None when nobody waits for it."""
-        until = time.monotonic() + HOLD
+        """The first answer that says more than "not yet", or the last; None when nobody waits for it any longer."""
+        path = scope["path"]
+        until = time.monotonic() + (LOOK_EVERY if path == REPLIES else HOLD)
         while not gone.done():
-            pushed = self._pushed
+            news = self._news[path]
             answer = await self._ask(scope, body)
             left = until - time.monotonic()
             if answer.start["status"] != 200 or left <= 0:
                 return answer
-            if answer.body:
-                self._unconfirmed[_key(scope)] = answer
+            if answer.body != (NOT_YET if path in (OBJECT, REPLY_OBJECT) else b""):
+                if path == PULL:
+                    self._unconfirmed[_key(scope)] = answer
                 return answer
-            if (again := self._unconfirmed.get(_key(scope))) is not None and again.left:
+            if path == PULL and (again := self._unconfirmed.get(_key(scope))) is not None and again.left:
                 again.left -= 1
                 return again
-            work: asyncio.Future[Any] = asyncio.ensure_future(pushed.wait())
+            work: asyncio.Future[Any] = asyncio.ensure_future(news.wait())
             await asyncio.wait([work, gone], timeout=min(left, LOOK_EVERY), return_when=asyncio.FIRST_COMPLETED)
             work.cancel()
         return None

@@ -24,7 +24,7 @@ class IdentityError(Exception):
 
 
 class Enrolment:
-    """Who is enrolled in a study, and who was refused for his name.
+    """Who is enrolled in a study, and who was refused for its name.
 
     Args:
         study: the study; read anew at every question, so that an enrolment or a revocation counts at once.

@@ -5,6 +5,7 @@ from dataclasses import dataclass
 
 import numpy as np
 from flwr.app import Message
+from flwr.common.constant import ErrorCode
 from flwr.serverapp import Grid
 
 from protocol.errors import RoundError, RunError, SettingsError
@@ -42,7 +43,8 @@ Roster = dict[str, Member]
 def call_roll(grid: Grid, expected: int, deadline: float, enrolment: Enrolment | None = None) -> Roster:
     """Ask every node who it is until `expected` sites have answered.
 
-    A site that says another name than its enrolled one is not waited for: the study goes on without it.
+    A site that says another name than its enrolled one is not waited for: the study goes on without it. One that goes
+    away before it has answered is asked again when it is back.
 
     Args:
         expected: sites to wait for, at least 1.
@@ -67,6 +69,9 @@ def call_roll(grid: Grid, expected: int, deadline: float, enrolment: Enrolment |
         names = enrolment.names(new) if enrolment else {node.node_id: "" for node in new}
         left = max(0.0, deadline - (time.monotonic() - began))
         for node, message in exchange(grid, {n: Task(DESCRIBE, site=name) for n, name in names.items()}, left):
+            if message.has_error() and message.error.code == ErrorCode.NODE_UNAVAILABLE:
+                asked.remove(node)  # it has gone, or started anew and forgotten the question
+                continue
             try:
                 member = _member(message, node)
                 if enrolment:

@@ -19,6 +19,7 @@ from typing import Any
 import yaml
 
 from protocol.address import read_address
+from protocol.atomic import write_atomic
 from protocol.errors import DeploymentError, SettingsError
 from protocol.keys import PublicKey, public_key_from_pem, read_public_key
 from protocol.settings import nearest
@@ -135,7 +136,7 @@ class Study:
         if any(one.line == new.line for one in self.revoked().values()):
             raise DeploymentError(f"{key} was revoked; the hospital makes a new one with: fedurwkv site keygen")
         (self.folder / "sites").mkdir(exist_ok=True)
-        (self.folder / "sites" / f"{name}.pub").write_text(f"{new.line} {name}\n")
+        write_atomic(self.folder / "sites" / f"{name}.pub", f"{new.line} {name}\n")  # others read it at any moment
         return new
 
     def revoke(self, name: str) -> PublicKey:

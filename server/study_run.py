@@ -17,7 +17,8 @@ from protocol.lock import hold
 from protocol.settings import Table, Value, defaults, dump, load_scenario, parse_assignment, resolve, section
 from protocol.strategy import make_strategy
 from server import tracking
-from server.progress import watch
+from server.journal import Journal
+from server.progress import LOOK_EVERY, watch
 from server.settings import FederationSettings
 from server.status import read_status
 from server.study import Study
@@ -31,6 +32,9 @@ TRACKING_SECONDS = 90.0
 
 ASK_EVERY = 5.0
 """Seconds between two questions to the SuperLink how the run stands, should its server app die without a word."""
+
+ENDING_SECONDS = 60.0
+"""How long going on with a run waits for the server app of the one that was stopped; Flower ends it in 30 at most."""
 
 OWN = ("run.engine", "run.out", "run.sites", "run.resume")
 """Settings that these commands make themselves."""
@@ -77,6 +81,7 @@ def resume(study: Study, name: str | None, console: Console) -> Path:
         raise RunError(f"{folder.name} is done; see {folder}")
     if not state_of(study, folder).startswith("finished"):
         raise RunError(f"{folder.name} is still running; see: fedurwkv coordinator status {study.folder}")
+    _wait_for_end(folder)
     table = resolve(load_scenario(folder / "settings.yaml")) | {"run.resume": True}
     return _follow(study, folder, table, console)
 
@@ -129,6 +134,19 @@ def check(table: Table) -> None:
     section(table, "transfer", TransferSettings)
     section(table, "tracking", TrackingSettings)
     make_strategy(table)
+
+
+def _wait_for_end(folder: Path) -> None:
+    """Wait until the server app of a stopped run has ended: its last words are not those of the run that goes on."""
+    checkpoints, until = Journal(folder).folder, time.monotonic() + ENDING_SECONDS
+    while True:
+        try:
+            with hold(checkpoints / "lock", f"{folder.name} was stopped and is still ending"):
+                return
+        except RunError:
+            if time.monotonic() > until:
+                raise
+        time.sleep(LOOK_EVERY)
 
 
 def _follow(study: Study, folder: Path, table: Table, console: Console) -> Path:

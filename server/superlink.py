@@ -35,10 +35,8 @@ from protocol.settings import OVERRIDES, ROOT, Table
 QUIET = {
     "FLWR_TELEMETRY_ENABLED": "0",
     "FLWR_DISABLE_UPDATE_CHECK": "1",
-    # how often SuperExec asks for work, in seconds; its default of 1 would be half of a short round
-    "FLWR_SUPEREXEC_TASK_POLL_INTERVAL": "0.05",
 }
-"""What keeps Flower's processes from calling home, and from waiting."""
+"""What keeps Flower's processes from calling home."""
 
 ANSWER_SECONDS = 30.0
 

@@ -8,20 +8,23 @@ import pytest
 from starlette.types import Receive, Scope, Send
 
 from server import held_pulls
-from server.held_pulls import AGAIN, CONFIRM, PULL, PUSHED, HeldPulls
+from server.held_pulls import AGAIN, CONFIRM, NEWS, NOT_YET, OBJECT, PULL, REPLIES, REPLY_OBJECT, HeldPulls
 
 Result = TypeVar("Result")
 
 
 class Flower:
-    """In Flower's place: hands each message out once, to whoever asks first."""
+    """In Flower's place: hands each message or object out once, to whoever asks first."""
 
     def __init__(self) -> None:
         self.messages: list[bytes] = []
+        self.asked = 0
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         assert (await receive())["type"] == "http.request"
-        body = self.messages.pop(0) if scope["path"] == PULL and self.messages else b""
+        self.asked += scope["path"] in NEWS.values()
+        empty = NOT_YET if scope["path"] in (OBJECT, REPLY_OBJECT) else b""
+        body = self.messages.pop(0) if scope["path"] in NEWS.values() and self.messages else empty
         await send({"type": "http.response.start", "status": 200, "headers": []})
         await send({"type": "http.response.body", "body": body})
 
@@ -38,21 +41,50 @@ async def post(http: httpx.AsyncClient, path: str, key: str = "mercy") -> bytes:
     return (await http.post(path, headers={"flwr-public-key": key})).content
 
 
-def test_an_answer_waits_for_work_and_comes_with_it_at_once() -> None:
+@pytest.mark.parametrize(("news", "question"), NEWS.items())
+def test_an_answer_waits_for_its_news_and_comes_with_it_at_once(news: str, question: str) -> None:
     async def work() -> tuple[bytes, float]:
         flower = Flower()
         async with client(HeldPulls(flower)) as http:
-            pull = asyncio.create_task(post(http, PULL))
+            pull = asyncio.create_task(post(http, question))
             await asyncio.sleep(0.3)
-            assert not pull.done()
+            for other in NEWS.keys() - {news}:
+                await post(http, other)
+            assert (pull.done(), flower.asked) == (False, 1)
             flower.messages.append(b"train")
             began = time.monotonic()
-            await post(http, PUSHED)
+            await post(http, news)
             return await pull, time.monotonic() - began
 
     answer, seconds = run(work())
     assert answer == b"train"
     assert seconds < 0.3
+
+
+def test_a_server_apps_question_for_replies_waits_less_than_its_deadline_can_bear(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(held_pulls, "LOOK_EVERY", 0.2)
+
+    async def work() -> bytes:
+        async with client(HeldPulls(Flower())) as http:
+            return await post(http, REPLIES)
+
+    began = time.monotonic()
+    assert run(work()) == b""
+    assert 0.2 <= time.monotonic() - began < 2
+
+
+def test_an_object_of_which_nobody_has_told_is_not_waited_for() -> None:
+    unknown = b"\x18\x01"  # as if Flower had said anything else than that it is to come
+
+    async def work() -> bytes:
+        flower = Flower()
+        flower.messages = [unknown]
+        async with client(HeldPulls(flower)) as http:
+            return await post(http, OBJECT)
+
+    assert run(work()) == unknown
 
 
 def test_an_answer_waits_only_so_long(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -5,6 +5,7 @@ from pathlib import Path
 
 import pytest
 from flwr.app import Context, Error, Message
+from flwr.common.constant import ErrorCode
 from flwr.proto.node_pb2 import NodeInfo
 
 from protocol.errors import RoundError, RunError, SettingsError
@@ -77,6 +78,15 @@ def test_the_study_begins_when_the_sites_it_waits_for_have_joined(tmp_path: Path
     state = federate(tmp_path, table, 2, app=describing(lambda reply: None), expected=1)
     assert [site["name"] for site in state.sites] == ["site-0"]
     assert time.monotonic() - began < 60
+
+
+def test_a_site_that_starts_anew_while_it_is_asked_is_asked_again(tmp_path: Path) -> None:
+    lost = [Error(ErrorCode.NODE_UNAVAILABLE, "node_unavail")]
+    state = federate(
+        tmp_path, settings(federation_rounds=1), 2, app=describing(lambda reply: lost.pop() if lost else reply)
+    )
+    assert [site["name"] for site in state.sites] == ["site-0", "site-1"]
+    assert lost == []
 
 
 class Keyed(LocalGrid):

@@ -147,6 +147,25 @@ def test_a_resumed_run_has_its_own_settings_and_says_that_it_is_one(
     assert control.started == settings | {"run.resume": True}
 
 
+def test_a_run_goes_on_only_once_the_stopped_ones_server_app_has_ended(
+    study: Study, control: type[FakeControl], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    folder = a_run(study, "first")
+    (folder / "settings.yaml").write_text(json.dumps(resolve({"run.out": str(folder), "tracking.uri": "none"})))
+    (folder / "checkpoint").mkdir()
+    control.status = RunState("finished:stopped", "")
+    monkeypatch.setattr(study_run, "ENDING_SECONDS", 0.0)
+    with (
+        hold(folder / "checkpoint" / "lock", "taken"),
+        pytest.raises(RunError, match="first was stopped and is still ending"),
+    ):
+        resume(study, "first", QUIET)
+    assert control.started == {}
+    with pytest.raises(RunError, match=r"ended in phase 'starting' \(finished:stopped\)"):
+        resume(study, "first", QUIET)
+    assert control.started["run.resume"] is True
+
+
 def test_one_run_is_followed_once(study: Study, control: type[FakeControl]) -> None:
     folder = a_run(study, "first")
     control.status = RunState("finished:stopped", "")
