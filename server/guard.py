@@ -13,7 +13,7 @@ from typing import Any
 from flwr.supercore.error import ApiErrorCode
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-from server.refusals import Refusals
+from server.refusals import Refusals, send_refusal
 from server.study import Study
 
 LARGEST_BODY = 64 * 2**20
@@ -60,12 +60,7 @@ class Guard:
 
     async def _refuse(self, scope: Scope, send: Send, status: int, reason: str) -> None:
         self.log(scope, reason)
-        body = json.dumps({"code": status, "detail": "refused by the coordinator", "extra": reason}).encode()
-        headers = [(b"content-type", b"application/json"), (b"content-length", str(len(body)).encode())]
-        await send(
-            {"type": "http.response.start", "status": status, "headers": [*headers, (b"connection", b"close")]}
-        )
-        await send({"type": "http.response.body", "body": body})
+        await send_refusal(send, status, reason, (b"connection", b"close"))
 
     def log(self, scope: Scope, reason: str) -> None:
         """Write a refusal down: by whose key, from where, why."""

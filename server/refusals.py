@@ -1,8 +1,11 @@
-"""A study's log of refusals, a line each: when, who, and why."""
+"""Refusals: the answer to who is refused, and a study's log of them, a line each: when, who, and why."""
 
 import datetime
+import json
 import time
 from pathlib import Path
+
+from starlette.types import Send
 
 QUIET_SECONDS = 60.0
 """Seconds in which the same refusal is not logged again."""
@@ -28,3 +31,11 @@ class Refusals:
         stamp = datetime.datetime.fromtimestamp(now).astimezone().isoformat(timespec="seconds")
         with self._path.open("a") as file:
             file.write(f"{stamp} refused {words}\n")
+
+
+async def send_refusal(send: Send, status: int, reason: str, *more: tuple[bytes, bytes]) -> None:
+    """Answer a call with a refusal in Flower's form, which the caller's program shows; `more` are further headers."""
+    body = json.dumps({"code": status, "detail": "refused by the coordinator", "extra": reason}).encode()
+    headers = [(b"content-type", b"application/json"), (b"content-length", str(len(body)).encode()), *more]
+    await send({"type": "http.response.start", "status": status, "headers": headers})
+    await send({"type": "http.response.body", "body": body})

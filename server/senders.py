@@ -4,12 +4,10 @@ Flower proves that a call comes from the node that its request names, and that a
 but not that both are one node. Without this a site that knew of a message to another could answer in its place.
 """
 
-import json
-
 from flwr.proto.fleet_pb2 import PushMessagesRequest
 from starlette.types import ASGIApp, Receive, Scope, Send
 
-from server.refusals import Refusals
+from server.refusals import Refusals, send_refusal
 from server.study import Study
 
 REASON = "a reply in another site's name"
@@ -35,10 +33,7 @@ class Senders:
             await self._app(scope, receive, send)
             return
         self._refusals.note(f"{self._study.who_signed(dict(scope['headers']))}: {REASON}")
-        body = json.dumps({"code": 403, "detail": "refused by the coordinator", "extra": REASON}).encode()
-        headers = [(b"content-type", b"application/json"), (b"content-length", str(len(body)).encode())]
-        await send({"type": "http.response.start", "status": 403, "headers": headers})
-        await send({"type": "http.response.body", "body": body})
+        await send_refusal(send, 403, REASON)
 
 
 def _is_own(asked: PushMessagesRequest) -> bool:

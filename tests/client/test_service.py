@@ -4,7 +4,6 @@ import subprocess
 import sys
 import threading
 import time
-from collections.abc import Iterator
 from contextlib import AbstractContextManager
 from dataclasses import replace
 from functools import partial
@@ -26,14 +25,8 @@ from protocol.packing import Schema
 from protocol.settings import ROOT, Table
 from protocol.version import code_digest
 from server.app import initial_model
-from tests.client.hospitals import hospital_at, short_folder
+from tests.client.hospitals import hospital_at
 from tests.client.phantoms import pretend, small, small_sites
-
-
-@pytest.fixture
-def folder() -> Iterator[Path]:
-    with short_folder() as path:
-        yield path
 
 
 @pytest.fixture

@@ -16,15 +16,9 @@ from client.program import Program
 from client.site_status import running
 from client.supervisor import CONNECTION, PARTS, TRAINER, Supervisor
 from protocol.errors import DeploymentError, RunError
-from tests.client.hospitals import PRIVACY, hospital_at, short_folder
+from tests.client.hospitals import PRIVACY, hospital_at
 
 SLEEP = "import time; time.sleep(600)"
-
-
-@pytest.fixture
-def folder() -> Iterator[Path]:
-    with short_folder() as path:
-        yield path
 
 
 @pytest.fixture

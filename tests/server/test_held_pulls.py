@@ -61,20 +61,6 @@ def test_an_answer_waits_for_its_news_and_comes_with_it_at_once(news: str, quest
     assert seconds < 0.3
 
 
-def test_a_server_apps_question_for_replies_waits_less_than_its_deadline_can_bear(
-    monkeypatch: pytest.MonkeyPatch,
-) -> None:
-    monkeypatch.setattr(held_pulls, "LOOK_EVERY", 0.2)
-
-    async def work() -> bytes:
-        async with client(HeldPulls(Flower())) as http:
-            return await post(http, REPLIES)
-
-    began = time.monotonic()
-    assert run(work()) == b""
-    assert 0.2 <= time.monotonic() - began < 2
-
-
 def test_an_object_of_which_nobody_has_told_is_not_waited_for() -> None:
     unknown = b"\x18\x01"  # as if Flower had said anything else than that it is to come
 
@@ -87,12 +73,14 @@ def test_an_object_of_which_nobody_has_told_is_not_waited_for() -> None:
     assert run(work()) == unknown
 
 
-def test_an_answer_waits_only_so_long(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(held_pulls, "HOLD", 0.2)
+@pytest.mark.parametrize(("path", "limit"), [(PULL, "HOLD"), (REPLIES, "LOOK_EVERY")])
+def test_an_answer_waits_only_so_long(path: str, limit: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A server app's question for replies not as long as a site's: it has a deadline to keep."""
+    monkeypatch.setattr(held_pulls, limit, 0.2)
 
     async def work() -> bytes:
         async with client(HeldPulls(Flower())) as http:
-            return await post(http, PULL)
+            return await post(http, path)
 
     began = time.monotonic()
     assert run(work()) == b""
