@@ -51,10 +51,10 @@ def tensors(shape: tuple[int, ...], dtype: torch.dtype, device: str) -> list[Ten
             k.requires_grad_(), v.requires_grad_(), dy]  # fmt: skip
 
 
-def compile_for(tokens: int, dtype: torch.dtype, tiles: object = None) -> str:
+def compile_for(tokens: int, dtype: torch.dtype, way: str = "", cut: object = None) -> str:
     """In a process of its own: leaves the kernels for that many tokens in Triton's cache on the disk."""
     try:
-        _use(tiles)
+        _use(way, cut)
         *leaves, dy = tensors((1, 4, tokens, 256), dtype, "cuda")
         torch.autograd.grad(biwkv(*leaves, backend="triton"), leaves, dy)
         torch.cuda.synchronize()
@@ -63,11 +63,11 @@ def compile_for(tokens: int, dtype: torch.dtype, tiles: object = None) -> str:
     return ""
 
 
-def _use(tiles: object) -> None:
-    if tiles is not None:
+def _use(way: str, cut: object) -> None:
+    if cut is not None:
         from urwkv.ops.triton_scan import Tiles
 
-        Tiles.of = staticmethod(lambda tokens, element_size: tiles)  # type: ignore[method-assign]
+        setattr(Tiles, way, staticmethod(lambda tokens, element_size: cut))
 
 
 def compile_side_by_side(jobs: list[tuple]) -> list[str]:
@@ -144,24 +144,29 @@ def on_gpu() -> bool:
 
 
 def tune() -> None:
-    """Other cuts of the work for T = 256, fastest forward and backward of each dtype."""
+    """Other cuts of the work for T = 256, a way and a dtype at a time."""
     from urwkv.ops.triton_scan import Tiles
 
-    cuts = [
-        Tiles(chunk, 256 // chunk, channels, max(1, 256 // chunk * channels // 32 // each), registers)
-        for chunk, channels, each, registers in [
-            *((16, channels, 1, registers) for channels in (8, 16) for registers in (None, 168, 128)),
-            *((16, 32, each, None) for each in (1, 2)), (16, 16, 2, None),
-            *((8, channels, each, None) for channels, each in ((8, 1), (16, 1), (16, 2))),
-            (32, 16, 1, None), (32, 32, 1, None),
-        ]
-    ]  # fmt: skip
-    jobs = [(256, dtype, cut) for dtype in NAMES for cut in cuts]
-    for (_, dtype, cut), failure in zip(jobs, compile_side_by_side(jobs), strict=True):
-        _use(cut)
-        ways = forward_and_backward(SHAPES["(512, 256, 256)"], dtype).items()
-        times = failure or ", ".join(f"{way} {measure():.4f} ms" for way, measure in ways)
-        print(f"{NAMES[dtype]} {cut}: {times}", flush=True)
+    usual = {way: getattr(Tiles, way) for way in ("forward", "backward")}
+    cuts = {
+        "forward": [
+            Tiles(chunk, 256 // chunk, channels, 256 // chunk * channels // 32, registers)
+            for chunk in (16, 32)
+            for channels in (8, 16, 32)
+            for registers in (None, 168, 128)
+        ],
+        "backward": [
+            Tiles(16, 16, channels, channels // 2, registers)
+            for channels in (8, 16)
+            for registers in (None, 168, 128)
+        ],
+    }
+    jobs = [(256, dtype, way, cut) for dtype in NAMES for way in cuts for cut in cuts[way]]
+    for (_, dtype, way, cut), failure in zip(jobs, compile_side_by_side(jobs), strict=True):
+        _use(way, cut)
+        measure = forward_and_backward(SHAPES["(512, 256, 256)"], dtype)[way]
+        print(f"{NAMES[dtype]} {way}, {cut}: {failure or f'{measure():.4f} ms'}", flush=True)
+        setattr(Tiles, way, usual[way])
 
 
 def on_cpu() -> None:

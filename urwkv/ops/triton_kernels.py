@@ -15,6 +15,8 @@ With every pair of tokens counted once at each token between them, dw = -e dL/de
 chunk multiplies L e^(L-1), one that starts or ends in it the derivative of Horner's rule.
 """
 
+import os
+
 import triton
 import triton.language as tl
 
@@ -23,12 +25,14 @@ LOG2E = tl.constexpr(1.4426950408889634)
 NOTHING = tl.constexpr(-1e30)
 """The exponent of an empty sum; finite, since the difference of two infinities is not a number."""
 
+INTERPRETED = tl.constexpr(os.environ.get("TRITON_INTERPRET") == "1")
+
 PARTS = tl.constexpr(4)
 """Numbers that stand for a block's sums on one side: base, m, a, b."""
 
 
 UNSPECIALISED = [
-    *("S", "T", "C", "N", "w_b", "w_c", "u_b", "u_c"),
+    *("T", "C", "N", "w_b", "w_c", "u_b", "u_c"),
     *("k_b", "k_s", "v_b", "v_s", "dy_b", "dy_s"),
 ]
 """Integers of the kernels that are no reason to compile them anew, whatever their values."""
@@ -36,18 +40,20 @@ UNSPECIALISED = [
 
 @triton.jit
 def _merge(m1, a1, b1, m2, a2, b2):
-    first = m1 > m2
-    f = tl.exp2(-tl.abs(m1 - m2))
-    f1, f2 = tl.where(first, 1.0, f), tl.where(first, f, 1.0)
-    return tl.where(first, m1, m2), a1 * f1 + a2 * f2, b1 * f1 + b2 * f2
+    m = tl.maximum(m1, m2)
+    f1, f2 = tl.exp2(m1 - m), tl.exp2(m2 - m)
+    return m, a1 * f1 + a2 * f2, b1 * f1 + b2 * f2
 
 
 @triton.jit
-def _place(pid, S, C, CHANNELS: tl.constexpr, BLOCKS: tl.constexpr, BLOCK: tl.constexpr):
+def _place(BLOCKS: tl.constexpr, CHANNELS: tl.constexpr, BLOCK: tl.constexpr, FROM_THE_END: tl.constexpr):
     """Sequence, sample, scan, block and channels (1, BLOCK) of a program; neighbours share memory lines."""
-    n = (pid // (CHANNELS * BLOCKS)).to(tl.int64)
+    pid, s, b = tl.program_id(0), tl.program_id(1), tl.program_id(2)
+    if FROM_THE_END:
+        pid, s, b = tl.num_programs(0) - 1 - pid, tl.num_programs(1) - 1 - s, tl.num_programs(2) - 1 - b
+    s, b = s.to(tl.int64), b.to(tl.int64)
     channel = (pid % CHANNELS) * BLOCK + tl.arange(0, BLOCK)[None, :]
-    return n, n // S, n % S, (pid // CHANNELS) % BLOCKS, channel
+    return b * tl.num_programs(1) + s, b, s, pid // CHANNELS, channel
 
 
 @triton.jit
@@ -65,7 +71,7 @@ def _load(base, first, T, inside, other, stride: tl.constexpr, L: tl.constexpr, 
 
 
 @triton.jit
-def _store(base, first, T, inside, tokens, L: tl.constexpr, stride, EVEN: tl.constexpr):
+def _store(base, first, T, inside, tokens, stride: tl.constexpr, L: tl.constexpr, EVEN: tl.constexpr):
     base += first * stride
     for i in tl.static_range(L):
         token = tokens[i].to(base.dtype.element_ty)
@@ -107,11 +113,11 @@ def _own(xs, e, zero, L: tl.constexpr, AFTER: tl.constexpr):
 
 
 @triton.jit
-def _slope(sums, e, zero, L: tl.constexpr, AFTER: tl.constexpr):
-    """The derivative by e of the sum of all, from the sums at each token."""
+def _slope(after, e, zero, L: tl.constexpr):
+    """The derivative by e of the sum of all, from the sums after each token."""
     d = zero
     for i in tl.static_range(L):
-        d = tl.fma(d, e, sums[L - 1 - i if AFTER else i])
+        d = tl.fma(d, e, after[L - 1 - i])
     return d
 
 
@@ -135,9 +141,30 @@ def _outside(carry, moved, m, at_end):
 
 @triton.jit
 def _invert(x):
-    """1 / x of a positive x in few instructions: those of a division care for extremes that x stays clear of."""
-    root = tl.rsqrt(x)
-    return root * root
+    """1 / x of a positive x in one instruction, to 1 ulp: a division cares for extremes that x stays clear of."""
+    if INTERPRETED:
+        return 1 / x
+    else:
+        return tl.inline_asm_elementwise("rcp.approx.ftz.f32 $0, $1;", "=r,r", [x], tl.float32, True, 1)
+
+
+@triton.jit
+def _now(x):
+    """x, computed here: what only the last lines need the compiler puts off, and holds all it is made of till then."""
+    if INTERPRETED:
+        return x
+    else:
+        return tl.inline_asm_elementwise("mov.b32 $0, $1;", "=r,r", [x], tl.float32, False, 1)
+
+
+@triton.jit
+def _powers(e, L: tl.constexpr):
+    """e^0 to e^(L-1)."""
+    powers, power = (), tl.full(e.shape, 1.0, tl.float32)
+    for _ in tl.static_range(L):
+        powers = powers + (power,)
+        power *= e
+    return powers
 
 
 @triton.jit
@@ -220,13 +247,13 @@ def _store_block(
 
 @triton.jit(do_not_specialize=UNSPECIALISED)
 def summarise(
-    w_ptr, k_ptr, v_ptr, blocks, S, T, C, w_b, w_c, k_b, k_s, v_b, v_s,
+    w_ptr, k_ptr, v_ptr, blocks, T, C, w_b, w_c, k_b, k_s, v_b, v_s,
     k_t: tl.constexpr, k_c: tl.constexpr, v_t: tl.constexpr, v_c: tl.constexpr,
     CHANNELS: tl.constexpr, BLOCKS: tl.constexpr, POW2: tl.constexpr, BLOCK: tl.constexpr, CHUNKS: tl.constexpr,
     L: tl.constexpr, EVEN: tl.constexpr,
 ):  # fmt: skip
     """The sums of each block by itself, where a sequence is longer than a block."""
-    n, b, s, me, channel = _place(tl.program_id(0), S, C, CHANNELS, BLOCKS, BLOCK)
+    n, b, s, me, channel = _place(BLOCKS, CHANNELS, BLOCK, False)
     inside, first = channel < C, (me * CHUNKS + tl.arange(0, CHUNKS)[:, None]) * L
     w = tl.load(w_ptr + b * w_b + channel * w_c, mask=inside, other=0.0).to(tl.float32)
     ks = _load(k_ptr + b * k_b + s * k_s + channel * k_c, first, T, inside, NOTHING, k_t, L, EVEN)
@@ -240,22 +267,22 @@ def summarise(
 
 @triton.jit(do_not_specialize=UNSPECIALISED)
 def forward(
-    w_ptr, u_ptr, k_ptr, v_ptr, y_ptr, blocks, S, T, C, w_b, w_c, u_b, u_c, k_b, k_s, v_b, v_s,
-    k_t: tl.constexpr, k_c: tl.constexpr, v_t: tl.constexpr, v_c: tl.constexpr,
+    w_ptr, u_ptr, k_ptr, v_ptr, y_ptr, blocks, T, C, w_b, w_c, u_b, u_c, k_b, k_s, v_b, v_s,
+    k_t: tl.constexpr, k_c: tl.constexpr, v_t: tl.constexpr, v_c: tl.constexpr, y_t: tl.constexpr,
     CHANNELS: tl.constexpr, BLOCKS: tl.constexpr, POW2: tl.constexpr, BLOCK: tl.constexpr, CHUNKS: tl.constexpr,
     L: tl.constexpr, EVEN: tl.constexpr,
 ):  # fmt: skip
     """y, contiguous (B, S, T, C).
 
     Args:
-        w_ptr, u_ptr: (1 or B, C). k_ptr, v_ptr: (B, S, T, C). x_b, x_s, x_t and x_c: the strides of x.
+        w_ptr, u_ptr: (1 or B, C). k_ptr, v_ptr: (B, S, T, C). x_b, x_s, x_t and x_c: the strides of x;
+            y is contiguous, so y_t is C.
         blocks: the blocks' own sums, see `summarise`, of no meaning where a sequence is one block.
         CHANNELS: programs along the channels, BLOCK channels each. BLOCKS: blocks a sequence. POW2: the power of
             two from there. CHUNKS: chunks a block, of L tokens. EVEN: T and C are whole multiples of theirs.
     """
     # From the last program to the first: what `summarise` read last is still in the cache.
-    pid = tl.num_programs(0) - 1 - tl.program_id(0)
-    n, b, s, me, channel = _place(pid, S, C, CHANNELS, BLOCKS, BLOCK)
+    n, b, s, me, channel = _place(BLOCKS, CHANNELS, BLOCK, True)
     inside, first = channel < C, (me * CHUNKS + tl.arange(0, CHUNKS)[:, None]) * L
     w = tl.load(w_ptr + b * w_b + channel * w_c, mask=inside, other=0.0).to(tl.float32)
     u = tl.load(u_ptr + b * u_b + channel * u_c, mask=inside, other=0.0).to(tl.float32)
@@ -280,24 +307,21 @@ def forward(
     )
     top = tl.maximum(m, tl.maximum(before[0], after[0]))
     fx, fb, fa = tl.exp2(m - top), tl.exp2(before[0] - top), tl.exp2(after[0] - top)
-    cv, c1, upto_v, upto_1 = after[1] * fa, after[2] * fa, (), ()
+    bv, b1, av, a1 = before[1] * fb, before[2] * fb, after[1] * fa, after[2] * fa
+    powers, ys = _powers(e, L), ()
     for i in tl.static_range(L):
-        upto_v = (tl.fma(sums_v[L - 1 - i], fx, cv),) + upto_v
-        upto_1 = (tl.fma(sums_1[L - 1 - i], fx, c1),) + upto_1
-        cv, c1 = cv * e, c1 * e
-    cv, c1, ys = before[1] * fb, before[2] * fb, ()
-    for i in tl.static_range(L):
-        ys = ys + ((upto_v[i] + cv) * _invert(upto_1[i] + c1),)
-        cv, c1 = cv * e, c1 * e
-    _store(y_ptr + n * T * C + channel, first, T, inside, ys, L, C, EVEN)
+        up, down = powers[i], powers[L - 1 - i]
+        others = _combine(sums_1[i], fx, b1, up, a1, down)
+        ys = ys + (_combine(sums_v[i], fx, bv, up, av, down) * _invert(others),)
+    _store(y_ptr + n * T * y_t + channel, first, T, inside, ys, y_t, L, EVEN)
 
 
 @triton.jit(do_not_specialize=UNSPECIALISED)
 def backward(
-    w_ptr, u_ptr, k_ptr, v_ptr, dy_ptr, dk_ptr, dv_ptr, dwu_ptr, blocks, gh_blocks, S, T, C, N,
+    w_ptr, u_ptr, k_ptr, v_ptr, dy_ptr, dk_ptr, dv_ptr, dwu_ptr, blocks, gh_blocks, T, C, N,
     w_b, w_c, u_b, u_c, k_b, k_s, v_b, v_s, dy_b, dy_s,
     k_t: tl.constexpr, k_c: tl.constexpr, v_t: tl.constexpr, v_c: tl.constexpr,
-    dy_t: tl.constexpr, dy_c: tl.constexpr, LAST: tl.constexpr,
+    dy_t: tl.constexpr, dy_c: tl.constexpr, y_t: tl.constexpr, LAST: tl.constexpr,
     CHANNELS: tl.constexpr, BLOCKS: tl.constexpr, POW2: tl.constexpr, BLOCK: tl.constexpr, CHUNKS: tl.constexpr,
     L: tl.constexpr, EVEN: tl.constexpr,
 ):  # fmt: skip
@@ -305,10 +329,7 @@ def backward(
 
     Where a sequence is longer than a block this runs twice: first (LAST false) for the blocks' sums of g and h.
     """
-    pid = tl.program_id(0)
-    if LAST:
-        pid = tl.num_programs(0) - 1 - pid
-    n, b, s, me, channel = _place(pid, S, C, CHANNELS, BLOCKS, BLOCK)
+    n, b, s, me, channel = _place(BLOCKS, CHANNELS, BLOCK, LAST)
     inside, first = channel < C, (me * CHUNKS + tl.arange(0, CHUNKS)[:, None]) * L
     w = tl.load(w_ptr + b * w_b + channel * w_c, mask=inside, other=0.0).to(tl.float32)
     u = tl.load(u_ptr + b * u_b + channel * u_c, mask=inside, other=0.0).to(tl.float32)
@@ -320,15 +341,13 @@ def backward(
     carry_before, carry_after = _no_carry(BLOCK), _no_carry(BLOCK)
     if BLOCKS > 1:
         carry_before, carry_after = _carry(blocks, base, n, me, channel, inside, C, CHUNKS * step, BLOCKS, POW2)
-    powers, power = (), tl.full((1, BLOCK), 1.0, tl.float32)
-    for _ in tl.static_range(L):
-        powers = powers + (power,)
-        power *= e
+    powers = _powers(e, L)
 
     before_v, all_before_v = _own(xvs, e, zero, L, False)
     before_1, all_before_1 = _own(xs, e, zero, L, False)
     after_v, all_after_v = _own(xvs, e, zero, L, True)
     after_1, all_after_1 = _own(xs, e, zero, L, True)
+    after_v_by_e, after_1_by_e = _now(_slope(after_v, e, zero, L)), _now(_slope(after_1, e, zero, L))
     before, after = _reaching(
         m, (all_before_v, all_before_1), (all_after_v, all_after_1), carry_before, carry_after, step, CHUNKS
     )
@@ -336,7 +355,12 @@ def backward(
     fx, fb, fa = tl.exp2(m - top), tl.exp2(before[0] - top), tl.exp2(after[0] - top)
     bv, b1, av, a1 = before[1] * fb, before[2] * fb, after[1] * fa, after[2] * fa
     own_fx = own * fx
-    gs, hs, zs = (), (), ()  # at the exponent -top; z = v g + h, a token's own share cancelled
+
+    # Along the tokens: g and z = v g + h at the exponent -top (a token's own share cancels in z), their sums before
+    # each token, and every product of two tokens of the chunk that dw needs; then their sums against the tokens.
+    gs, zs, sums_g, sums_h, within = (), (), (), (), zero
+    upto_g, upto_h = zero, zero
+    before_v_by_e, before_1_by_e, before_g_by_e, before_h_by_e = zero, zero, zero, zero
     for i in tl.static_range(L):
         others_v = _combine(before_v[i] + after_v[i], fx, bv, powers[i], av, powers[L - 1 - i])
         others = _combine(before_1[i] + after_1[i], fx, b1, powers[i], a1, powers[L - 1 - i])
@@ -345,14 +369,26 @@ def backward(
             inverse = tl.where(first + i < T, inverse, 0.0)
         g = dys[i] * inverse
         z = tl.fma(vs[i], others, -others_v) * inverse * g
-        gs, hs, zs = gs + (g,), hs + (tl.fma(-vs[i], g, z),), zs + (z,)
+        h = tl.fma(-vs[i], g, z)
+        gs, zs, sums_g, sums_h = gs + (g,), zs + (z,), sums_g + (upto_g,), sums_h + (upto_h,)
+        within = tl.fma(before_v_by_e, g, tl.fma(before_1_by_e, h, within))
+        within = tl.fma(after_v[i], upto_g, tl.fma(after_1[i], upto_h, within))
+        before_v_by_e, before_1_by_e = tl.fma(before_v_by_e, e, before_v[i]), tl.fma(before_1_by_e, e, before_1[i])
+        before_g_by_e, before_h_by_e = tl.fma(before_g_by_e, e, upto_g), tl.fma(before_h_by_e, e, upto_h)
+        upto_g, upto_h = tl.fma(upto_g, e, g), tl.fma(upto_h, e, h)
+    onward_g, onward_h, after_g_by_e, after_h_by_e = zero, zero, zero, zero
+    both_g, both_h = (), ()
+    for i in tl.static_range(L - 1, -1, -1):
+        both_g, both_h = (_now(sums_g[i] + onward_g),) + both_g, (_now(sums_h[i] + onward_h),) + both_h
+        after_g_by_e, after_h_by_e = tl.fma(after_g_by_e, e, onward_g), tl.fma(after_h_by_e, e, onward_h)
+        onward_g, onward_h = tl.fma(onward_g, e, gs[i]), tl.fma(onward_h, e, tl.fma(-vs[i], gs[i], zs[i]))
+
+    before_v_by_e, before_1_by_e = _now(before_v_by_e), _now(before_1_by_e)
+    dw = within * fx + bv * after_g_by_e + b1 * after_h_by_e + av * before_g_by_e + a1 * before_h_by_e
+    dw = _now(dw)
 
     mg = tl.where(first < T, -top, NOTHING)
-    before_g, all_before_g = _own(gs, e, zero, L, False)
-    before_h, all_before_h = _own(hs, e, zero, L, False)
-    after_g, all_after_g = _own(gs, e, zero, L, True)
-    after_h, all_after_h = _own(hs, e, zero, L, True)
-    gh_before, gh_after = (all_before_g, all_before_h), (all_after_g, all_after_h)
+    gh_before, gh_after = (upto_g, upto_h), (onward_g, onward_h)
     if not LAST:
         _store_block(gh_blocks, -base, n, me, channel, inside, C, mg, gh_before, gh_after, step, BLOCKS, CHUNKS)
     else:
@@ -368,22 +404,17 @@ def backward(
         # Pairs between which this chunk lies whole; then those of which it holds one; then both.
         through = tl.exp2(before[0] + g_after[0]) * (before[1] * g_after[1] + before[2] * g_after[2])
         through += tl.exp2(after[0] + g_before[0]) * (after[1] * g_before[1] + after[2] * g_before[2])
-        dw = through * powers[L - 1] * L
-        dw += bv * _slope(after_g, e, zero, L, True) + b1 * _slope(after_h, e, zero, L, True)
-        dw += av * _slope(before_g, e, zero, L, False) + a1 * _slope(before_h, e, zero, L, False)
-        dw += ag * _slope(before_v, e, zero, L, False) + ah * _slope(before_1, e, zero, L, False)
-        dw += bg * _slope(after_v, e, zero, L, True) + bh * _slope(after_1, e, zero, L, True)
-        within, du, dks, dvs = zero, zero, (), ()
+        dw += through * powers[L - 1] * L
+        dw += ag * before_v_by_e + ah * before_1_by_e + bg * after_v_by_e + bh * after_1_by_e
+        du, dks, dvs = zero, (), ()
         for i in tl.static_range(L):
-            within = tl.fma(before_v[i], after_g[i], tl.fma(before_1[i], after_h[i], within))
-            within = tl.fma(after_v[i], before_g[i], tl.fma(after_1[i], before_h[i], within))
             du = tl.fma(xs[i], zs[i], du)
-            both_g = _combine(before_g[i] + after_g[i], fx, bg, powers[i], ag, powers[L - 1 - i])
-            both_h = _combine(before_h[i] + after_h[i], fx, bh, powers[i], ah, powers[L - 1 - i])
-            dvs = dvs + (xs[i] * tl.fma(own_fx, gs[i], both_g),)
-            dks = dks + (xs[i] * tl.fma(own_fx, zs[i], tl.fma(vs[i], both_g, both_h)),)
-        _store(dk_ptr + n * T * C + channel, first, T, inside, dks, L, C, EVEN)
-        _store(dv_ptr + n * T * C + channel, first, T, inside, dvs, L, C, EVEN)
+            others_g = _combine(both_g[i], fx, bg, powers[i], ag, powers[L - 1 - i])
+            others_h = _combine(both_h[i], fx, bh, powers[i], ah, powers[L - 1 - i])
+            dvs = dvs + (xs[i] * tl.fma(own_fx, gs[i], others_g),)
+            dks = dks + (xs[i] * tl.fma(own_fx, zs[i], tl.fma(vs[i], others_g, others_h)),)
+        _store(dk_ptr + n * T * y_t + channel, first, T, inside, dks, y_t, L, EVEN)
+        _store(dv_ptr + n * T * y_t + channel, first, T, inside, dvs, y_t, L, EVEN)
         at = dwu_ptr + (n * BLOCKS + me) * C + channel
-        tl.store(at, tl.sum(dw + within * fx, 0, keep_dims=True) * -e, mask=inside)
+        tl.store(at, tl.sum(dw, 0, keep_dims=True) * -e, mask=inside)
         tl.store(at + N * BLOCKS * C, tl.sum(du * own_fx, 0, keep_dims=True), mask=inside)

@@ -28,12 +28,19 @@ class Tiles:
     registers: int | None = None
 
     @classmethod
-    def of(cls, tokens: int, element_size: int) -> "Tiles":
-        """The cut for a sequence and the bytes of an element of its keys.
+    def forward(cls, tokens: int, element_size: int) -> "Tiles":
+        """The cut for the sums of x and for y, of a sequence and the bytes of an element of its keys.
 
         A chunk is at most an eighth of its sequence: within it, weights are float32 around one exponent, and swing
         by that share of |decay|.
         """
+        channels = max(8, 32 // element_size)
+        chunk = min(32, triton.next_power_of_2(triton.cdiv(tokens, 8)))
+        return cls(chunk, 8, channels, channels // 4, 168)
+
+    @classmethod
+    def backward(cls, tokens: int, element_size: int) -> "Tiles":
+        """The cut for the gradients: the same blocks, in shorter chunks, since more is held of each token."""
         channels = max(8, 32 // element_size)
         chunk = min(16, triton.next_power_of_2(triton.cdiv(tokens, 16)))
         return cls(chunk, 16, channels, channels // 2)
@@ -62,24 +69,25 @@ def _biwkv(w: Tensor, u: Tensor, k: Tensor, v: Tensor) -> tuple[Tensor, Tensor]:
     """y, and the blocks' own sums, (B S, blocks, 8, C), empty where a sequence is one block."""
     batch, scans, tokens, channels = k.shape
     y, sums = _empty_results(k, v)
-    words = Tiles.of(tokens, k.element_size()).words(tokens, channels)
-    grid = (batch * scans * words["BLOCKS"] * words["CHANNELS"],)
+    words = Tiles.forward(tokens, k.element_size()).words(tokens, channels)
+    grid = (words["BLOCKS"] * words["CHANNELS"], scans, batch)
     with torch.cuda.device_of(k):  # type: ignore[no-untyped-call]  # where Triton launches
         if words["BLOCKS"] > 1:
             kernels.summarise[grid](
-                w, k, v, sums, scans, tokens, channels, *_strides(w), *k.stride()[:2], *v.stride()[:2],
+                w, k, v, sums, tokens, channels, *_strides(w), *k.stride()[:2], *v.stride()[:2],
                 *k.stride()[2:], *v.stride()[2:], **words,
             )  # fmt: skip
         kernels.forward[grid](
-            w, u, k, v, y, sums, scans, tokens, channels,
-            *_strides(w), *_strides(u), *k.stride()[:2], *v.stride()[:2], *k.stride()[2:], *v.stride()[2:], **words,
+            w, u, k, v, y, sums, tokens, channels,
+            *_strides(w), *_strides(u), *k.stride()[:2], *v.stride()[:2], *k.stride()[2:], *v.stride()[2:], channels,
+            **words,
         )  # fmt: skip
     return y, sums
 
 
 def _empty_results(k: Tensor, v: Tensor) -> tuple[Tensor, Tensor]:
     batch, scans, tokens, channels = k.shape
-    blocks = Tiles.of(tokens, k.element_size()).blocks(tokens)
+    blocks = Tiles.forward(tokens, k.element_size()).blocks(tokens)
     kept = (batch * scans, blocks, 8, channels) if blocks > 1 else (0,)
     return torch.empty(k.shape, dtype=v.dtype, device=v.device), torch.empty(
         kept, dtype=torch.float32, device=k.device
@@ -99,21 +107,21 @@ def _biwkv_backward(
     batch, scans, tokens, channels = k.shape
     dk, dv, dwu = _empty_gradients(k, v)
     gh_sums = torch.empty_like(sums)
-    words = Tiles.of(tokens, k.element_size()).words(tokens, channels)
-    grid = (batch * scans * words["BLOCKS"] * words["CHANNELS"],)
+    words = Tiles.backward(tokens, k.element_size()).words(tokens, channels)
+    grid = (words["BLOCKS"] * words["CHANNELS"], scans, batch)
     with torch.cuda.device_of(k):  # type: ignore[no-untyped-call]
         for last in (False, True) if words["BLOCKS"] > 1 else (True,):
             kernels.backward[grid](
-                w, u, k, v, dy, dk, dv, dwu, sums, gh_sums, scans, tokens, channels, batch * scans,
+                w, u, k, v, dy, dk, dv, dwu, sums, gh_sums, tokens, channels, batch * scans,
                 *_strides(w), *_strides(u), *k.stride()[:2], *v.stride()[:2], *dy.stride()[:2],
-                *k.stride()[2:], *v.stride()[2:], *dy.stride()[2:], last, **words,
+                *k.stride()[2:], *v.stride()[2:], *dy.stride()[2:], channels, last, **words,
             )  # fmt: skip
     return dk, dv, dwu
 
 
 def _empty_gradients(k: Tensor, v: Tensor) -> tuple[Tensor, Tensor, Tensor]:
     batch, scans, tokens, channels = k.shape
-    blocks = Tiles.of(tokens, k.element_size()).blocks(tokens)
+    blocks = Tiles.backward(tokens, k.element_size()).blocks(tokens)
     return (
         torch.empty(k.shape, dtype=k.dtype, device=k.device),
         torch.empty(v.shape, dtype=v.dtype, device=v.device),

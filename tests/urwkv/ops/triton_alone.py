@@ -36,15 +36,23 @@ def compile_all() -> None:
     """Every kernel as it is launched for one token, for maps of 64 and 256 pixels a side, and for long sequences."""
     for tokens, channels in ((1, 7), (16, 256), (256, 256), (300, 256)):
         for element_size, dtype in ((4, "fp32"), (2, "bf16")):
-            words = Tiles.of(tokens, element_size).words(tokens, channels)
-            names = ["forward", "backward"] + ["summarise"] * (words["BLOCKS"] > 1)
-            for kernel in (getattr(kernels, name) for name in names):
-                last = tokens <= 256
-                check(kernel, {**words, "LAST": last}, channels, dtype)
+            forward, backward = (
+                way(tokens, element_size).words(tokens, channels) for way in (Tiles.forward, Tiles.backward)
+            )
+            assert forward["BLOCKS"] == backward["BLOCKS"]
+            check(kernels.forward, forward, channels, dtype)
+            for last in {True, tokens <= 256}:
+                check(kernels.backward, {**backward, "LAST": last}, channels, dtype)
+            if tokens > 256:
+                check(kernels.summarise, forward, channels, dtype)
 
 
 def check(kernel, words: dict, channels: int, dtype: str) -> None:
-    words = {**words, **{f"{x}_t": channels for x in ("k", "v", "dy")}, **{f"{x}_c": 1 for x in ("k", "v", "dy")}}
+    words = {
+        **words,
+        **{f"{x}_t": channels for x in ("k", "v", "dy", "y")},
+        **{f"{x}_c": 1 for x in ("k", "v", "dy")},
+    }
     types = {}
     for name in kernel.arg_names:
         if name in words:
@@ -57,7 +65,9 @@ def check(kernel, words: dict, channels: int, dtype: str) -> None:
             types[name] = "i32"
     constants = {(i,): words[name] for i, name in enumerate(kernel.arg_names) if name in words}
     source = ASTSource(fn=kernel, signature=types, constexprs=constants)
-    made = triton.compile(source, target=HOPPER, options={"num_warps": words["num_warps"]})
+    made = triton.compile(
+        source, target=HOPPER, options={name: words[name] for name in ("num_warps", "maxnreg") if words[name]}
+    )
     layouts = set(re.findall(r"ttg\.convert_layout", made.asm["ttgir"]))
     assert not layouts, f"{kernel}: tokens change threads, which costs barriers"
 
