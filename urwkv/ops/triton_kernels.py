@@ -143,18 +143,20 @@ def _outside(carry, moved, m, at_end):
 def _invert(x):
     """1 / x of a positive x in one instruction, to 1 ulp: a division cares for extremes that x stays clear of."""
     if INTERPRETED:
-        return 1 / x
+        inverse = 1 / x
     else:
-        return tl.inline_asm_elementwise("rcp.approx.ftz.f32 $0, $1;", "=r,r", [x], tl.float32, True, 1)
+        inverse = tl.inline_asm_elementwise("rcp.approx.ftz.f32 $0, $1;", "=r,r", [x], tl.float32, True, 1)
+    return inverse
 
 
 @triton.jit
 def _now(x):
-    """x, computed here: what only the last lines need the compiler puts off, and holds all it is made of till then."""
+    """x, computed here: what only the last lines need, the compiler puts off, and holds what it is made of."""
     if INTERPRETED:
-        return x
+        done = x
     else:
-        return tl.inline_asm_elementwise("mov.b32 $0, $1;", "=r,r", [x], tl.float32, False, 1)
+        done = tl.inline_asm_elementwise("mov.b32 $0, $1;", "=r,r", [x], tl.float32, False, 1)
+    return done
 
 
 @triton.jit
