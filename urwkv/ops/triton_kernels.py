@@ -142,21 +142,14 @@ def _outside(carry, moved, m, at_end):
 @triton.jit
 def _invert(x):
     """1 / x of a positive x in one instruction, to 1 ulp: a division cares for extremes that x stays clear of."""
-    if INTERPRETED:
-        inverse = 1 / x
-    else:
-        inverse = tl.inline_asm_elementwise("rcp.approx.ftz.f32 $0, $1;", "=r,r", [x], tl.float32, True, 1)
-    return inverse
+    asm: tl.constexpr = "rcp.approx.ftz.f32 $0, $1;"
+    return 1 / x if INTERPRETED else tl.inline_asm_elementwise(asm, "=r,r", [x], tl.float32, True, 1)
 
 
 @triton.jit
 def _now(x):
     """x, computed here: what only the last lines need, the compiler puts off, and holds what it is made of."""
-    if INTERPRETED:
-        done = x
-    else:
-        done = tl.inline_asm_elementwise("mov.b32 $0, $1;", "=r,r", [x], tl.float32, False, 1)
-    return done
+    return x if INTERPRETED else tl.inline_asm_elementwise("mov.b32 $0, $1;", "=r,r", [x], tl.float32, False, 1)
 
 
 @triton.jit
