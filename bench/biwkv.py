@@ -7,12 +7,13 @@ bandwidth of a copy. Caches are cold; times are medians of CUDA graphs, so no la
 """
 
 import argparse
+import contextlib
 import itertools
 import multiprocessing
 import statistics
 import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from concurrent.futures import ProcessPoolExecutor
 from functools import partial
 from pathlib import Path
@@ -54,20 +55,29 @@ def tensors(shape: tuple[int, ...], dtype: torch.dtype, device: str) -> list[Ten
 def compile_for(tokens: int, dtype: torch.dtype, way: str = "", cut: object = None) -> str:
     """In a process of its own: leaves the kernels for that many tokens in Triton's cache on the disk."""
     try:
-        _use(way, cut)
-        *leaves, dy = tensors((1, 4, tokens, 256), dtype, "cuda")
-        torch.autograd.grad(biwkv(*leaves, backend="triton"), leaves, dy)
-        torch.cuda.synchronize()
+        with using(way, cut):
+            *leaves, dy = tensors((1, 4 if tokens < 4096 else 1, tokens, 256), dtype, "cuda")
+            torch.autograd.grad(biwkv(*leaves, backend="triton"), leaves, dy)
+            torch.cuda.synchronize()
     except Exception as error:
         return f"{type(error).__name__}: {error}"
     return ""
 
 
-def _use(way: str, cut: object) -> None:
-    if cut is not None:
-        from urwkv.ops.triton_scan import Tiles
+@contextlib.contextmanager
+def using(way: str, cut: object) -> Iterator[None]:
+    """Inside, that way's kernels cut their work so; None: as usual."""
+    if cut is None:
+        yield
+        return
+    from urwkv.ops.triton_scan import Tiles
 
-        setattr(Tiles, way, staticmethod(lambda tokens, element_size: cut))
+    usual = getattr(Tiles, way)
+    setattr(Tiles, way, staticmethod(lambda tokens, channels: cut))
+    try:
+        yield
+    finally:
+        setattr(Tiles, way, usual)
 
 
 def compile_side_by_side(jobs: list[tuple]) -> list[str]:
@@ -144,29 +154,34 @@ def on_gpu() -> bool:
 
 
 def tune() -> None:
-    """Other cuts of the work for T = 256, a way and a dtype at a time."""
+    """Other cuts of the work, a way, a dtype and a shape at a time."""
     from urwkv.ops.triton_scan import Tiles
 
-    usual = {way: getattr(Tiles, way) for way in ("forward", "backward")}
     cuts = {
         "forward": [
-            Tiles(chunk, 256 // chunk, channels, 256 // chunk * channels // 32, registers)
-            for chunk in (16, 32)
-            for channels in (8, 16, 32)
-            for registers in (None, 168, 128)
+            *(Tiles(32, 8, channels, channels // 4, 128) for channels in (16, 32, 64)),
+            *(
+                Tiles(16, 16, channels, channels // 2, registers)
+                for channels, registers in ((16, 80), (16, 96), (32, 64))
+            ),
         ],
         "backward": [
-            Tiles(16, 16, channels, channels // 2, registers)
-            for channels in (8, 16)
-            for registers in (None, 168, 128)
+            Tiles(16, 16, channels, channels // 2, most)
+            for channels, most in ((8, 168), (8, 128), (16, 128), (32, 128))
         ],
     }
-    jobs = [(256, dtype, way, cut) for dtype in NAMES for way in cuts for cut in cuts[way]]
-    for (_, dtype, way, cut), failure in zip(jobs, compile_side_by_side(jobs), strict=True):
-        _use(way, cut)
-        measure = forward_and_backward(SHAPES["(512, 256, 256)"], dtype)[way]
-        print(f"{NAMES[dtype]} {way}, {cut}: {failure or f'{measure():.4f} ms'}", flush=True)
-        setattr(Tiles, way, usual[way])
+    jobs = [
+        (shape[-2], dtype, way, cut)
+        for shape in SHAPES.values()
+        for dtype in NAMES
+        for way in cuts
+        for cut in cuts[way]
+    ]
+    for (tokens, dtype, way, cut), failure in zip(jobs, compile_side_by_side(jobs), strict=True):
+        name, shape = next((name, shape) for name, shape in SHAPES.items() if shape[-2] == tokens)
+        with using(way, cut):
+            taken = failure or f"{forward_and_backward(shape, dtype)[way]():.4f} ms"
+        print(f"{NAMES[dtype]} {name}, {way}, {cut}: {taken}", flush=True)
 
 
 def on_cpu() -> None:

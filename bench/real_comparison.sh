@@ -12,7 +12,7 @@ mkdir -p "$OUT"
 for seeds in 1 2 3; do
   resume=(); [ ! -e "$OUT/$name/plan.json" ] || resume=(--resume)
   timeout --signal=INT "$LIMIT" "$PYTHON" fedurwkv.py compare "scenarios/$name.yaml" --out "$OUT/$name" "${resume[@]}" \
-    --strategies fedavg,fedprox,fedavgm,fedadam,fedbn,ditto,qfedavg,feddg_ga,median \
-    --baselines local,ensemble,central --seeds "$seeds" --for fedadam:strategy.server_lr=0.02 \
+    --strategies fedavg,fedprox,fedavgm,fedadam,fedyogi,fedbn,ditto,feddg_ga,median \
+    --baselines local,ensemble,central --seeds "$seeds" --for fedadam:strategy.server_lr=0.02 --for fedyogi:strategy.server_lr=0.02 \
     --set "data.root=$DATA" --set data.size=128 --set train.batch=32 --set train.lr=2e-3 --set tracking.uri=none "$@"
 done

@@ -113,6 +113,19 @@ def _own(xs, e, zero, L: tl.constexpr, AFTER: tl.constexpr):
 
 
 @triton.jit
+def _around(xs, own, e, zero, L: tl.constexpr):
+    """At each token the sum of its chunk, itself by `own`; and the sums before the chunk's end and after its start."""
+    sums, both, before, after = (), (), zero, zero
+    for i in tl.static_range(L):
+        sums = sums + (tl.fma(own, xs[i], before),)
+        before = tl.fma(before, e, xs[i])
+    for i in tl.static_range(L - 1, -1, -1):
+        both = (sums[i] + after,) + both
+        after = tl.fma(after, e, xs[i])
+    return both, before, after
+
+
+@triton.jit
 def _slope(after, e, zero, L: tl.constexpr):
     """The derivative by e of the sum of all, from the sums after each token."""
     d = zero
@@ -195,29 +208,42 @@ def _no_carry(BLOCK: tl.constexpr):
 
 
 @triton.jit
-def _carry(blocks, base, n, me, channel, inside, C, step, BLOCKS: tl.constexpr, POW2: tl.constexpr):
-    """What reaches block `me` from the others: ((m, a, b) before its start, (m, a, b) after its end).
+def _others(blocks, n, me, channel, inside, C, BLOCKS: tl.constexpr, POW2: tl.constexpr):
+    """The own sums of the blocks before `me`, then of those after it: base, m, a, b of each, (blocks, channels).
 
     Args:
         blocks: the blocks' own sums, (sequences, blocks, 2 sides, 4, channels), float32.
+    """
+    other = tl.arange(0, POW2)[:, None]
+    at = blocks + (n * BLOCKS + other) * (2 * PARTS) * C + channel
+    loaded = ()
+    for side in tl.static_range(2):
+        there = inside & ((other < me) if side == 0 else ((other > me) & (other < BLOCKS)))
+        for part in tl.static_range(PARTS):
+            loaded = loaded + (tl.load(at + (side * PARTS + part) * C, mask=there, other=0.0),)
+    return loaded
+
+
+@triton.jit
+def _carry(others, base, me, step, BLOCKS: tl.constexpr, POW2: tl.constexpr):
+    """What reaches block `me` from the others: ((m, a, b) before its start, (m, a, b) after its end).
+
+    Args:
         base: (1, channels), what this block's exponents are relative to.
         step: (1, channels), the binary logarithm of the decay over a block.
     """
     other = tl.arange(0, POW2)[:, None]
-    at = blocks + (n * BLOCKS + other) * (2 * PARTS) * C + channel
     reached = ()
     for side in tl.static_range(2):
-        there = inside & ((other < me) if side == 0 else ((other > me) & (other < BLOCKS)))
-        part = at + side * PARTS * C
-        its_base = tl.load(part, mask=there, other=0.0)
-        m = tl.load(part + C, mask=there, other=0.0)
-        a = tl.load(part + 2 * C, mask=there, other=0.0)
-        b = tl.load(part + 3 * C, mask=there, other=0.0)
+        there = (other < me) if side == 0 else ((other > me) & (other < BLOCKS))
         between = (me - 1 - other) if side == 0 else (other - me - 1)
-        m = tl.where(there, (its_base - base) * LOG2E + m - between * step, NOTHING)
+        m = (others[side * PARTS] - base) * LOG2E + others[side * PARTS + 1] - between * step
+        m = tl.where(there, m, NOTHING)
         top = tl.max(m, 0, keep_dims=True)
         f = tl.exp2(m - top)
-        reached = reached + ((top, tl.sum(a * f, 0, keep_dims=True), tl.sum(b * f, 0, keep_dims=True)),)
+        a = tl.sum(others[side * PARTS + 2] * f, 0, keep_dims=True)
+        b = tl.sum(others[side * PARTS + 3] * f, 0, keep_dims=True)
+        reached = reached + ((top, a, b),)
     return reached
 
 
@@ -281,22 +307,18 @@ def forward(
     inside, first = channel < C, (me * CHUNKS + tl.arange(0, CHUNKS)[:, None]) * L
     w = tl.load(w_ptr + b * w_b + channel * w_c, mask=inside, other=0.0).to(tl.float32)
     u = tl.load(u_ptr + b * u_b + channel * u_c, mask=inside, other=0.0).to(tl.float32)
+    if BLOCKS > 1:
+        others = _others(blocks, n, me, channel, inside, C, BLOCKS, POW2)
     ks = _load(k_ptr + b * k_b + s * k_s + channel * k_c, first, T, inside, NOTHING, k_t, L, EVEN)
     vs = _load(v_ptr + b * v_b + s * v_s + channel * v_c, first, T, inside, 0.0, v_t, L, EVEN)
     e, own, zero, step = tl.exp(-w), tl.exp(u), tl.zeros((CHUNKS, BLOCK), tl.float32), w * (L * LOG2E)
     base, m, xs, xvs = _weigh(ks, vs, L)
     carry_before, carry_after = _no_carry(BLOCK), _no_carry(BLOCK)
     if BLOCKS > 1:
-        carry_before, carry_after = _carry(blocks, base, n, me, channel, inside, C, CHUNKS * step, BLOCKS, POW2)
+        carry_before, carry_after = _carry(others, base, me, CHUNKS * step, BLOCKS, POW2)
 
-    before_v, all_before_v = _own(xvs, e, zero, L, False)
-    before_1, all_before_1 = _own(xs, e, zero, L, False)
-    after_v, all_after_v = _own(xvs, e, zero, L, True)
-    after_1, all_after_1 = _own(xs, e, zero, L, True)
-    sums_v, sums_1 = (), ()
-    for i in tl.static_range(L):
-        sums_v = sums_v + (tl.fma(own, xvs[i], before_v[i] + after_v[i]),)
-        sums_1 = sums_1 + (tl.fma(own, xs[i], before_1[i] + after_1[i]),)
+    sums_v, all_before_v, all_after_v = _around(xvs, own, e, zero, L)
+    sums_1, all_before_1, all_after_1 = _around(xs, own, e, zero, L)
     before, after = _reaching(
         m, (all_before_v, all_before_1), (all_after_v, all_after_1), carry_before, carry_after, step, CHUNKS
     )
@@ -306,8 +328,8 @@ def forward(
     powers, ys = _powers(e, L), ()
     for i in tl.static_range(L):
         up, down = powers[i], powers[L - 1 - i]
-        others = _combine(sums_1[i], fx, b1, up, a1, down)
-        ys = ys + (_combine(sums_v[i], fx, bv, up, av, down) * _invert(others),)
+        weight = _combine(sums_1[i], fx, b1, up, a1, down)
+        ys = ys + (_combine(sums_v[i], fx, bv, up, av, down) * _invert(weight),)
     _store(y_ptr + n * T * y_t + channel, first, T, inside, ys, y_t, L, EVEN)
 
 
@@ -328,6 +350,8 @@ def backward(
     inside, first = channel < C, (me * CHUNKS + tl.arange(0, CHUNKS)[:, None]) * L
     w = tl.load(w_ptr + b * w_b + channel * w_c, mask=inside, other=0.0).to(tl.float32)
     u = tl.load(u_ptr + b * u_b + channel * u_c, mask=inside, other=0.0).to(tl.float32)
+    if BLOCKS > 1:
+        others = _others(blocks, n, me, channel, inside, C, BLOCKS, POW2)
     ks = _load(k_ptr + b * k_b + s * k_s + channel * k_c, first, T, inside, NOTHING, k_t, L, EVEN)
     vs = _load(v_ptr + b * v_b + s * v_s + channel * v_c, first, T, inside, 0.0, v_t, L, EVEN)
     dys = _load(dy_ptr + b * dy_b + s * dy_s + channel * dy_c, first, T, inside, 0.0, dy_t, L, EVEN)
@@ -335,7 +359,7 @@ def backward(
     base, m, xs, xvs = _weigh(ks, vs, L)
     carry_before, carry_after = _no_carry(BLOCK), _no_carry(BLOCK)
     if BLOCKS > 1:
-        carry_before, carry_after = _carry(blocks, base, n, me, channel, inside, C, CHUNKS * step, BLOCKS, POW2)
+        carry_before, carry_after = _carry(others, base, me, CHUNKS * step, BLOCKS, POW2)
     powers = _powers(e, L)
 
     before_v, all_before_v = _own(xvs, e, zero, L, False)
@@ -389,9 +413,8 @@ def backward(
     else:
         carry_before, carry_after = _no_carry(BLOCK), _no_carry(BLOCK)
         if BLOCKS > 1:
-            carry_before, carry_after = _carry(
-                gh_blocks, -base, n, me, channel, inside, C, CHUNKS * step, BLOCKS, POW2
-            )
+            gh_others = _others(gh_blocks, n, me, channel, inside, C, BLOCKS, POW2)
+            carry_before, carry_after = _carry(gh_others, -base, me, CHUNKS * step, BLOCKS, POW2)
         g_before, g_after = _reaching(mg, gh_before, gh_after, carry_before, carry_after, step, CHUNKS)
         zb, za = tl.exp2(m + g_before[0]), tl.exp2(m + g_after[0])
         bg, bh, ag, ah = g_before[1] * zb, g_before[2] * zb, g_after[1] * za, g_after[2] * za

@@ -28,22 +28,21 @@ class Tiles:
     registers: int | None = None
 
     @classmethod
-    def forward(cls, tokens: int, element_size: int) -> "Tiles":
-        """The cut for the sums of x and for y, of a sequence and the bytes of an element of its keys.
+    def forward(cls, tokens: int, channels: int) -> "Tiles":
+        """The cut for the sums of x and for y.
 
         A chunk is at most an eighth of its sequence: within it, weights are float32 around one exponent, and swing
         by that share of |decay|.
         """
-        channels = max(8, 32 // element_size)
         chunk = min(32, triton.next_power_of_2(triton.cdiv(tokens, 8)))
-        return cls(chunk, 8, channels, channels // 4, 168)
+        width = max(8, min(32, triton.next_power_of_2(channels)))
+        return cls(chunk, 8, width, width // 4, 128)
 
     @classmethod
-    def backward(cls, tokens: int, element_size: int) -> "Tiles":
+    def backward(cls, tokens: int, channels: int) -> "Tiles":
         """The cut for the gradients: the same blocks, in shorter chunks, since more is held of each token."""
-        channels = max(8, 32 // element_size)
         chunk = min(16, triton.next_power_of_2(triton.cdiv(tokens, 16)))
-        return cls(chunk, 16, channels, channels // 2)
+        return cls(chunk, 16, 8, 4, 168)
 
     def blocks(self, tokens: int) -> int:
         return -(-tokens // (self.tokens * self.chunks))
@@ -69,7 +68,7 @@ def _biwkv(w: Tensor, u: Tensor, k: Tensor, v: Tensor) -> tuple[Tensor, Tensor]:
     """y, and the blocks' own sums, (B S, blocks, 8, C), empty where a sequence is one block."""
     batch, scans, tokens, channels = k.shape
     y, sums = _empty_results(k, v)
-    words = Tiles.forward(tokens, k.element_size()).words(tokens, channels)
+    words = Tiles.forward(tokens, channels).words(tokens, channels)
     grid = (words["BLOCKS"] * words["CHANNELS"], scans, batch)
     with torch.cuda.device_of(k):  # type: ignore[no-untyped-call]  # where Triton launches
         if words["BLOCKS"] > 1:
@@ -87,7 +86,7 @@ def _biwkv(w: Tensor, u: Tensor, k: Tensor, v: Tensor) -> tuple[Tensor, Tensor]:
 
 def _empty_results(k: Tensor, v: Tensor) -> tuple[Tensor, Tensor]:
     batch, scans, tokens, channels = k.shape
-    blocks = Tiles.forward(tokens, k.element_size()).blocks(tokens)
+    blocks = Tiles.forward(tokens, channels).blocks(tokens)
     kept = (batch * scans, blocks, 8, channels) if blocks > 1 else (0,)
     return torch.empty(k.shape, dtype=v.dtype, device=v.device), torch.empty(
         kept, dtype=torch.float32, device=k.device
@@ -107,7 +106,7 @@ def _biwkv_backward(
     batch, scans, tokens, channels = k.shape
     dk, dv, dwu = _empty_gradients(k, v)
     gh_sums = torch.empty_like(sums)
-    words = Tiles.backward(tokens, k.element_size()).words(tokens, channels)
+    words = Tiles.backward(tokens, channels).words(tokens, channels)
     grid = (words["BLOCKS"] * words["CHANNELS"], scans, batch)
     with torch.cuda.device_of(k):  # type: ignore[no-untyped-call]
         for last in (False, True) if words["BLOCKS"] > 1 else (True,):
@@ -121,7 +120,7 @@ def _biwkv_backward(
 
 def _empty_gradients(k: Tensor, v: Tensor) -> tuple[Tensor, Tensor, Tensor]:
     batch, scans, tokens, channels = k.shape
-    blocks = Tiles.backward(tokens, k.element_size()).blocks(tokens)
+    blocks = Tiles.backward(tokens, channels).blocks(tokens)
     return (
         torch.empty(k.shape, dtype=k.dtype, device=k.device),
         torch.empty(v.shape, dtype=v.dtype, device=v.device),

@@ -35,11 +35,10 @@ def interpret() -> None:
 def compile_all() -> None:
     """Every kernel as it is launched for one token, for maps of 64 and 256 pixels a side, and for long sequences."""
     for tokens, channels in ((1, 7), (16, 256), (256, 256), (300, 256)):
-        for element_size, dtype in ((4, "fp32"), (2, "bf16")):
-            forward, backward = (
-                way(tokens, element_size).words(tokens, channels) for way in (Tiles.forward, Tiles.backward)
-            )
-            assert forward["BLOCKS"] == backward["BLOCKS"]
+        ways = (Tiles.forward, Tiles.backward)
+        forward, backward = (way(tokens, channels).words(tokens, channels) for way in ways)
+        assert forward["BLOCKS"] == backward["BLOCKS"]
+        for dtype in ("fp32", "bf16"):
             check(kernels.forward, forward, channels, dtype)
             for last in {True, tokens <= 256}:
                 check(kernels.backward, {**backward, "LAST": last}, channels, dtype)
