@@ -114,7 +114,7 @@ def _own(xs, e, zero, L: tl.constexpr, AFTER: tl.constexpr):
 
 @triton.jit
 def _around(xs, own, e, zero, L: tl.constexpr):
-    """At each token the sum of its chunk, itself by `own`; and the sums before the chunk's end and after its start."""
+    """At each token the sum of its chunk, itself by `own`; and of all before its end, after its start."""
     sums, both, before, after = (), (), zero, zero
     for i in tl.static_range(L):
         sums = sums + (tl.fma(own, xs[i], before),)
