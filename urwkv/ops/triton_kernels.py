@@ -82,6 +82,12 @@ def _store(base, first, T, inside, tokens, stride: tl.constexpr, L: tl.constexpr
 
 
 @triton.jit
+def _decay(w):
+    """e = exp(-w), rounded once: its powers up to L - 1 carry its error as often."""
+    return tl.exp(-w.to(tl.float64)).to(tl.float32)
+
+
+@triton.jit
 def _weigh(ks, vs, L: tl.constexpr):
     """The block's largest key, each chunk's exponent beside it, m, and x = exp(k) 2^-m and x v of the tokens."""
     largest = ks[0]
@@ -279,7 +285,7 @@ def summarise(
     w = tl.load(w_ptr + b * w_b + channel * w_c, mask=inside, other=0.0).to(tl.float32)
     ks = _load(k_ptr + b * k_b + s * k_s + channel * k_c, first, T, inside, NOTHING, k_t, L, EVEN)
     vs = _load(v_ptr + b * v_b + s * v_s + channel * v_c, first, T, inside, 0.0, v_t, L, EVEN)
-    e, zero, step = tl.exp(-w), tl.zeros((CHUNKS, BLOCK), tl.float32), w * (L * LOG2E)
+    e, zero, step = _decay(w), tl.zeros((CHUNKS, BLOCK), tl.float32), w * (L * LOG2E)
     base, m, xs, xvs = _weigh(ks, vs, L)
     before = _own(xvs, e, zero, L, False)[1], _own(xs, e, zero, L, False)[1]
     after = _own(xvs, e, zero, L, True)[1], _own(xs, e, zero, L, True)[1]
@@ -311,7 +317,7 @@ def forward(
         others = _others(blocks, n, me, channel, inside, C, BLOCKS, POW2)
     ks = _load(k_ptr + b * k_b + s * k_s + channel * k_c, first, T, inside, NOTHING, k_t, L, EVEN)
     vs = _load(v_ptr + b * v_b + s * v_s + channel * v_c, first, T, inside, 0.0, v_t, L, EVEN)
-    e, own, zero, step = tl.exp(-w), tl.exp(u), tl.zeros((CHUNKS, BLOCK), tl.float32), w * (L * LOG2E)
+    e, own, zero, step = _decay(w), tl.exp(u), tl.zeros((CHUNKS, BLOCK), tl.float32), w * (L * LOG2E)
     base, m, xs, xvs = _weigh(ks, vs, L)
     carry_before, carry_after = _no_carry(BLOCK), _no_carry(BLOCK)
     if BLOCKS > 1:
@@ -355,7 +361,7 @@ def backward(
     ks = _load(k_ptr + b * k_b + s * k_s + channel * k_c, first, T, inside, NOTHING, k_t, L, EVEN)
     vs = _load(v_ptr + b * v_b + s * v_s + channel * v_c, first, T, inside, 0.0, v_t, L, EVEN)
     dys = _load(dy_ptr + b * dy_b + s * dy_s + channel * dy_c, first, T, inside, 0.0, dy_t, L, EVEN)
-    e, own, zero, step = tl.exp(-w), tl.exp(u), tl.zeros((CHUNKS, BLOCK), tl.float32), w * (L * LOG2E)
+    e, own, zero, step = _decay(w), tl.exp(u), tl.zeros((CHUNKS, BLOCK), tl.float32), w * (L * LOG2E)
     base, m, xs, xvs = _weigh(ks, vs, L)
     carry_before, carry_after = _no_carry(BLOCK), _no_carry(BLOCK)
     if BLOCKS > 1:
