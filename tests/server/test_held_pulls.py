@@ -5,10 +5,13 @@ from typing import Any, TypeVar
 
 import httpx
 import pytest
+from flwr.proto.message_pb2 import PullObjectRequest, PushObjectRequest
 from starlette.types import Receive, Scope, Send
 
 from server import held_pulls
 from server.held_pulls import AGAIN, CONFIRM, NEWS, NOT_YET, OBJECT, PULL, REPLIES, REPLY_OBJECT, HeldPulls
+
+PUSH_OBJECT = "/v1/runtime/push-object"
 
 Result = TypeVar("Result")
 
@@ -59,6 +62,35 @@ def test_an_answer_waits_for_its_news_and_comes_with_it_at_once(news: str, quest
     answer, seconds = run(work())
     assert answer == b"train"
     assert seconds < 0.3
+
+
+def test_content_that_comes_wakes_only_those_who_asked_for_it() -> None:
+    async def parsed(scope: Scope, receive: Receive, send: Send) -> None:
+        """Flower, which leaves the request that it has read in the scope's state."""
+        if scope["path"] not in NEWS.values():
+            scope.setdefault("state", {})["protobuf_request"] = PushObjectRequest.FromString(
+                (await receive())["body"]
+            )
+            receive = nothing
+        await flower(scope, receive, send)
+
+    async def nothing() -> dict[str, Any]:
+        return {"type": "http.request", "body": b"", "more_body": False}
+
+    async def work() -> tuple[int, bytes]:
+        async with client(HeldPulls(parsed)) as http:
+            asked_for = PullObjectRequest(object_id="a").SerializeToString()
+            pull = asyncio.create_task(http.post(OBJECT, content=asked_for))
+            await asyncio.sleep(0.1)
+            await http.post(PUSH_OBJECT, content=PushObjectRequest(object_id="b").SerializeToString())
+            await asyncio.sleep(0.1)
+            asked = flower.asked
+            flower.messages.append(b"content")
+            await http.post(PUSH_OBJECT, content=PushObjectRequest(object_id="a").SerializeToString())
+            return asked, (await pull).content
+
+    flower = Flower()
+    assert run(work()) == (1, b"content")
 
 
 def test_an_object_of_which_nobody_has_told_is_not_waited_for() -> None:
