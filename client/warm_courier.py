@@ -2,7 +2,7 @@
 
     python client/warm_courier.py SOCKET
 
-has imported all that Flower's `flwr-clientapp` needs, and forks for each command line that comes over the socket; the
+has imported all that Flower's `flwr-clientapp` needs, also later, and forks for each command line that comes over the socket; the
 fork goes on as that program would. It runs as a file and imports nothing of ours, because the code that a courier
 runs is the one that the server shipped. `LAUNCHER`, put first on the SuperNode's path under the program's name, hands
 the command line over, or starts the program itself where nobody takes it.
@@ -42,8 +42,10 @@ def write_launcher(folder: Path, place: Path) -> None:
 
 def serve(place: Path) -> None:
     """Fork a courier for each command line that comes, until a signal ends the process."""
+    import httpx
     from flwr.supernode.cli import flwr_clientapp
 
+    httpx.Client(verify=False).close()  # imports what it leaves until a client is made
     signal.signal(signal.SIGCHLD, signal.SIG_IGN)  # the kernel buries those that have ended
     place.unlink(missing_ok=True)
     os.umask(0o177)
