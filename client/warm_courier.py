@@ -2,7 +2,7 @@
 
     python client/warm_courier.py SOCKET
 
-has imported all that Flower's `flwr-clientapp` needs, also later, and forks for each command line that comes over the socket; the
+has imported all that Flower's `flwr-clientapp` needs, and forks for each command line that comes over the socket; the
 fork goes on as that program would. It runs as a file and imports nothing of ours, because the code that a courier
 runs is the one that the server shipped. `LAUNCHER`, put first on the SuperNode's path under the program's name, hands
 the command line over, or starts the program itself where nobody takes it.
