@@ -2,8 +2,8 @@
 
     python bench/joining.py [--set KEY=VALUE ...]
 
-Prints the seconds since the first command at which each was done. The hospital has 72 phantoms; --set are settings of the
-study for `site check`. What people do between the commands, and installing, is not in it.
+Prints the seconds since the first command at which each was done. The hospital has 72 phantoms; --set are settings of
+the study for `site check`. What people do between the commands, and installing, is not in it.
 """
 
 import argparse
