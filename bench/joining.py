@@ -1,9 +1,9 @@
-"""How long joining takes by docs/deploy.md: every command of both pages in turn, from two empty folders, on one machine.
+"""How long joining takes by docs/deploy.md: every command of both pages in turn, from empty folders, on one machine.
 
     python bench/joining.py [--set KEY=VALUE ...]
 
-Prints the seconds since the first command at which each was done. The hospital has 72 phantoms; --set are settings of
-the study for `site check`. What people do between the commands, and installing, is not in it.
+Prints the seconds since the first command at which each was done. The hospital has 72 phantoms; --set are settings
+of the study for `site check`. What people do between the commands, and installing, is not in it.
 """
 
 import argparse
