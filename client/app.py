@@ -70,13 +70,14 @@ def _carry(message: Message, context: Context) -> Message:
 
 
 def _reply_of_service(message: Message, context: Context) -> Reply:
-    """What the hospital's trainer answers within the message's time to live."""
+    """What the hospital's trainer answers within the message's time to live, as long as the run goes on."""
     from client.courier import ask  # here, so that a simulation loads no gRPC service
 
     words = message.metadata
     task = read_task(words.message_type, message.content, resolve(context.run_config))
     seconds = words.created_at + words.ttl - time.time()
-    return ask(Path(str(context.node_config[SOCKET])), task, max(seconds, 1.0))
+    socket = Path(str(context.node_config[SOCKET]))
+    return ask(socket, task, max(seconds, 1.0), (context.run_id, context.node_id))
 
 
 def _reply(message: Message, context: Context) -> Reply:

@@ -141,12 +141,15 @@ def _told(error: ssl.SSLCertVerificationError, hospital: Hospital, host: str) ->
     )
 
 
+def fleet_client(hospital: Hospital, key: ec.EllipticCurvePrivateKey) -> FleetHttpClient:
+    """A caller of the coordinator's Fleet API, whose calls are signed by the hospital's key; to be closed."""
+    signer = NodeAuthHttpInterceptor(key, key.public_key())
+    return FleetHttpClient.from_server_address(hospital.coordinator, False, hospital.ca.read_bytes(), [signer])
+
+
 def _introduce(hospital: Hospital, key: ec.EllipticCurvePrivateKey) -> None:
     """Ask whether the coordinator knows the key."""
-    signer = NodeAuthHttpInterceptor(key, key.public_key())
-    with FleetHttpClient.from_server_address(
-        hospital.coordinator, False, hospital.ca.read_bytes(), [signer]
-    ) as client:
+    with fleet_client(hospital, key) as client:
         request = ActivateNodeRequest(public_key=public_key_of(key).pem, heartbeat_interval=NO_HEARTBEAT)
         try:
             client.ActivateNode(request)

@@ -21,6 +21,7 @@ from client.connection import check_words, reach
 from client.hospital import Hospital
 from client.privacy.budget import check_readiness
 from client.program import Program
+from client.run_watch import RunWatch
 from protocol.atomic import write_atomic
 from protocol.errors import FedURWKVError, LedgerError, PolicyError
 from protocol.lock import hold
@@ -82,6 +83,8 @@ class Supervisor:
                 lock = self.hospital.state / f"{part}.lock"
                 locks.enter_context(hold(lock, f"the {part} of {self.hospital.name} is running already"))
             self.hospital.socket.parent.mkdir(mode=0o700, exist_ok=True)
+            if self.part != TRAINER:
+                locks.enter_context(RunWatch(self.hospital, self.say))
             warm_courier.write_launcher(self.hospital.state / "programs", _couriers(self.hospital))
             self._warn()
             try:

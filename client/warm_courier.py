@@ -42,8 +42,10 @@ def write_launcher(folder: Path, place: Path) -> None:
 
 def serve(place: Path) -> None:
     """Fork a courier for each command line that comes, until a signal ends the process."""
+    import httpx
     from flwr.supernode.cli import flwr_clientapp
 
+    httpx.Client(verify=False).close()  # imports what it leaves until a client is made
     signal.signal(signal.SIGCHLD, signal.SIG_IGN)  # the kernel buries those that have ended
     place.unlink(missing_ok=True)
     os.umask(0o177)

@@ -8,7 +8,7 @@ here, and whatever lies between a courier and its trainer.
     evaluate         evaluate this model on the split asked for       no update
 """
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from typing import Literal
 
@@ -85,10 +85,17 @@ class Reply:
     scalars: Mapping[str, float] = field(default_factory=dict)
 
 
-def task_content(task: Task) -> RecordDict:
-    """The task as a Flower record (without its settings, which travel once, with the run)."""
-    words = ConfigRecord({name: getattr(task, name) for name in _WORDS} | {"keep": list(task.keep)})
-    return _with_arrays({_TASK: words}, {_MODEL: task.model, _RECEIVED: task.received})
+def task_contents(tasks: Iterable[Task]) -> list[RecordDict]:
+    """The tasks as Flower records (without their settings, which travel once, with the run).
+
+    What several of them carry is one array, so that Flower cuts and digests it once.
+    """
+    packed: dict[bytes, ArrayRecord] = {}
+    contents = []
+    for task in tasks:
+        words = ConfigRecord({name: getattr(task, name) for name in _WORDS} | {"keep": list(task.keep)})
+        contents.append(_with_arrays({_TASK: words}, {_MODEL: task.model, _RECEIVED: task.received}, packed))
+    return contents
 
 
 def read_task(kind: str, content: RecordDict, settings: Table) -> Task:
@@ -108,7 +115,7 @@ def reply_content(reply: Reply) -> RecordDict:
     """The reply as a Flower record."""
     words = ConfigRecord({"site": reply.site, "round": reply.round, "schema": reply.schema})
     records = {_REPLY: words, _SCALARS: MetricRecord(dict(reply.scalars))}
-    return _with_arrays(records, {_MODEL: reply.model})
+    return _with_arrays(records, {_MODEL: reply.model}, {})
 
 
 def read_reply(content: RecordDict) -> Reply:
@@ -130,12 +137,17 @@ def read_reply(content: RecordDict) -> Reply:
         raise ValueError(f"a reply that is not of this protocol: {error!r}") from error
 
 
-def _with_arrays(records: dict[str, ConfigRecord | MetricRecord], arrays: Mapping[str, bytes]) -> RecordDict:
+def _with_arrays(
+    records: dict[str, ConfigRecord | MetricRecord], arrays: Mapping[str, bytes], packed: dict[bytes, ArrayRecord]
+) -> RecordDict:
+    """The records with the arrays that are not empty; those in `packed` are taken from there, others put there."""
     content = RecordDict(records)
     for name, data in arrays.items():
+        if data and data not in packed:
+            array = Array(dtype="uint8", shape=(len(data),), stype="bytes", data=data)
+            packed[data] = ArrayRecord({"packed": array})
         if data:
-            packed = Array(dtype="uint8", shape=(len(data),), stype="bytes", data=data)
-            content[name] = ArrayRecord({"packed": packed})
+            content[name] = packed[data]
     return content
 
 

@@ -6,7 +6,7 @@ from collections.abc import Iterator, Mapping
 from flwr.app import Message
 from flwr.serverapp import Grid
 
-from protocol.messages import Task, task_content
+from protocol.messages import Task, task_contents
 
 SHORTEST_PAUSE, LONGEST_PAUSE = 0.002, 0.25
 """Seconds between two looks for replies."""
@@ -16,16 +16,17 @@ PAUSE_SHARE = 0.003
 
 
 def exchange(grid: Grid, tasks: Mapping[int, Task], deadline: float) -> Iterator[tuple[int, Message]]:
-    """Send each node, by its id, its task; yield (node id, reply message) as they arrive.
+    """Send each node, by its id, its task, all at once; yield (node id, reply message) as they arrive.
 
     Ends when all have answered or `deadline` seconds have passed; a late answer is never looked for again.
     """
     began = time.monotonic()
-    waiting: dict[str, int] = {}
-    for node, task in tasks.items():
-        message = Message(task_content(task), node, task.kind, ttl=deadline, group_id=str(task.round))
-        for message_id in grid.push_messages([message]):
-            waiting[message_id] = node
+    contents = zip(tasks.items(), task_contents(tasks.values()), strict=True)
+    messages = [
+        Message(content, node, task.kind, ttl=deadline, group_id=str(task.round))
+        for (node, task), content in contents
+    ]
+    waiting = dict(zip(grid.push_messages(messages), tasks, strict=True))
     while waiting and (waited := time.monotonic() - began) < deadline:
         replies = list(grid.pull_messages(list(waiting)))
         for reply in replies:

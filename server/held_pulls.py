@@ -2,9 +2,9 @@
 
 Flower's SuperNode asks for work every three seconds and is told at once that there is nothing, so a round begins one
 and a half seconds late on average. Here the answer waits until a server app has pushed something, or `HOLD` seconds.
-A server app's question for replies waits likewise, instead of coming anew every few milliseconds. And a message is
-announced before its content is there: who asks for that too early would ask again only a second later, at both ends
-of every round, so that question waits as well.
+A server app's question for replies waits likewise, instead of coming anew every few milliseconds, and until one is
+whole (`server.uploads`). A task is announced before its content is there: who asks for that too early would ask again
+only a second later, so that question waits as well, until that very content has come.
 
 Flower hands a message out once; were the line cut just then, the site would idle until the round's deadline.
 SuperNodes confirm what they have received before they ask again, so a site that asks without having confirmed gets
@@ -13,26 +13,29 @@ its last message again. Its reply bears the message's own id and counts once.
 
 import asyncio
 import time
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, TypeVar
 
-from flwr.proto.message_pb2 import PullObjectResponse
+from flwr.proto.fleet_pb2 import PushMessagesRequest, PushMessagesResponse
+from flwr.proto.message_pb2 import PullObjectRequest, PullObjectResponse, PushObjectRequest, PushObjectResponse
+from flwr.proto.runtime_pb2 import PullAppMessagesRequest
+from google.protobuf.message import DecodeError
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
+
+from server.uploads import Uploads
 
 PULL = "/v1/fleet/pull-messages"
 CONFIRM = "/v1/fleet/confirm-message-received"
 PUSHED = "/v1/runtime/push-messages"
 
-REPLIES = "/v1/runtime/pull-messages"
-OBJECT, REPLY_OBJECT = "/v1/fleet/pull-object", "/v1/runtime/pull-object"
+REPLIES, REPLIED = "/v1/runtime/pull-messages", "/v1/fleet/push-messages"
+REPLY_OBJECT = "/v1/fleet/push-object"
+OBJECT, OBJECT_PUSHED = "/v1/fleet/pull-object", "/v1/runtime/push-object"
 
-NEWS = {
-    PUSHED: PULL,
-    "/v1/fleet/push-messages": REPLIES,
-    "/v1/runtime/push-object": OBJECT,
-    "/v1/fleet/push-object": REPLY_OBJECT,
-}
-"""Calls that bring something, and the question that may have waited for it."""
+QUESTIONS = (PULL, REPLIES, OBJECT)
+"""What is held."""
 
 NOT_YET = PullObjectResponse(object_found=True).SerializeToString()
 """The answer to a question for an object that is announced and not there."""
@@ -48,11 +51,19 @@ AGAIN = 3
 
 KEY_HEADER = b"flwr-public-key"
 
+OK = 200
+
+Request = TypeVar("Request", PullObjectRequest, PushObjectRequest, PushMessagesRequest, PullAppMessagesRequest)
+
 
 @dataclass
 class _Answer:
-    """A response of the application: its start, its whole body, and how often it may still be handed out."""
+    """A response of the application: its start, its whole body, and how often it may still be handed out.
 
+    It is passed on to `send`, if any, as it comes.
+    """
+
+    send: Send | None = None
     start: Message = field(default_factory=dict)
     body: bytes = b""
     left: int = AGAIN
@@ -62,6 +73,36 @@ class _Answer:
             self.start = message
         else:
             self.body += message.get("body", b"")
+        if self.send is not None:
+            await self.send(message)
+
+    @property
+    def good(self) -> bytes:
+        """The body; empty of a refusal."""
+        return self.body if self.start.get("status") == OK else b""
+
+
+@dataclass
+class _News:
+    """Who waits for news of what: messages by the question's path, content by the path and the object's id."""
+
+    waiting: dict[tuple[str, str], list[asyncio.Event]] = field(default_factory=dict)
+
+    @contextmanager
+    def listen(self, path: str, what: str) -> Iterator[asyncio.Event]:
+        """An event that is set when something of this kind comes, as long as the `with` lasts."""
+        event, key = asyncio.Event(), (path, what)
+        self.waiting.setdefault(key, []).append(event)
+        try:
+            yield event
+        finally:
+            self.waiting[key].remove(event)
+            if not self.waiting[key]:
+                del self.waiting[key]
+
+    def tell(self, path: str, what: str = "") -> None:
+        for event in self.waiting.get((path, what), []):
+            event.set()
 
 
 class HeldPulls:
@@ -70,43 +111,70 @@ class HeldPulls:
     def __init__(self, app: ASGIApp) -> None:
         self._app = app
         self._unconfirmed: dict[bytes, _Answer] = {}
-        self._news = {path: asyncio.Event() for path in NEWS.values()}
+        self._news = _News()
+        self._uploads = Uploads()
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Hold questions, watch pushes and confirmations, and pass on the rest."""
         path = scope.get("path")
-        if path in self._news:
+        if path in QUESTIONS:
             await self._hold(scope, receive, send)
-            return
-        await self._app(scope, receive, send)
-        if path in NEWS:
-            self._news[NEWS[path]].set()
-            self._news[NEWS[path]] = asyncio.Event()
-        elif path == CONFIRM:
-            self._unconfirmed.pop(_key(scope), None)
+        elif path == REPLIED:
+            await self._announce(scope, receive, send)
+        elif path == REPLY_OBJECT:
+            answer = _Answer(send)
+            await self._app(scope, receive, answer.take)
+            brought = _request(scope, PushObjectRequest)
+            if brought and PushObjectResponse.FromString(answer.good).stored and self._uploads.brought(brought):
+                self._news.tell(REPLIES)
+        else:
+            await self._app(scope, receive, send)
+            if path == PUSHED:
+                self._news.tell(PULL)
+            elif path == OBJECT_PUSHED and (pushed := _request(scope, PushObjectRequest)):
+                self._news.tell(OBJECT, pushed.object_id)
+            elif path == CONFIRM:
+                self._unconfirmed.pop(_key(scope), None)
+
+    async def _announce(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Pass replies on that a site announces; nobody is told of them before Flower has said what is to come."""
+        body = await _whole(receive)
+        upload = self._uploads.begin(_read(PushMessagesRequest, body))
+        answer = _Answer()
+        try:
+            answer = await self._ask(scope, body)
+        finally:
+            if answer.start.get("status") != OK:
+                self._uploads.drop(upload)
+            elif self._uploads.announced(upload, PushMessagesResponse.FromString(answer.body)):
+                self._news.tell(REPLIES)
+        await _send(answer, send)
 
     async def _hold(self, scope: Scope, receive: Receive, send: Send) -> None:
         body = await _whole(receive)
         gone = asyncio.ensure_future(_disconnected(receive))
+        what = _read(PullObjectRequest, body).object_id if scope["path"] == OBJECT else ""
         try:
-            answer = await self._answer(scope, body, gone)
+            with self._news.listen(scope["path"], what) as news:
+                answer = await self._answer(scope, body, gone, news)
         finally:
             gone.cancel()
         if answer is not None:
-            await send(answer.start)
-            await send({"type": "http.response.body", "body": answer.body})
+            await _send(answer, send)
 
-    async def _answer(self, scope: Scope, body: bytes, gone: "asyncio.Future[Any]") -> _Answer | None:
+    async def _answer(
+        self, scope: Scope, body: bytes, gone: "asyncio.Future[Any]", news: asyncio.Event
+    ) -> _Answer | None:
         """The first answer that says more than "not yet", or the last; None when nobody waits for it any longer."""
         path = scope["path"]
         until = time.monotonic() + (LOOK_EVERY if path == REPLIES else HOLD)
         while not gone.done():
-            news = self._news[path]
-            answer = await self._ask(scope, body)
+            news.clear()
+            answer = await self._ask(scope, self._of_whole(body) if path == REPLIES else body)
             left = until - time.monotonic()
-            if answer.start["status"] != 200 or left <= 0:
+            if answer.start["status"] != OK or left <= 0:
                 return answer
-            if answer.body != (NOT_YET if path in (OBJECT, REPLY_OBJECT) else b""):
+            if answer.body != (NOT_YET if path == OBJECT else b""):
                 if path == PULL:
                     self._unconfirmed[_key(scope)] = answer
                 return answer
@@ -117,6 +185,14 @@ class HeldPulls:
             await asyncio.wait([work, gone], timeout=min(left, LOOK_EVERY), return_when=asyncio.FIRST_COMPLETED)
             work.cancel()
         return None
+
+    def _of_whole(self, body: bytes) -> bytes:
+        """A question for replies without the messages to which a reply is under way."""
+        asked = _read(PullAppMessagesRequest, body)
+        whole = self._uploads.whole(asked.message_ids)
+        del asked.message_ids[:]
+        asked.message_ids.extend(whole)
+        return asked.SerializeToString()
 
     async def _ask(self, scope: Scope, body: bytes) -> _Answer:
         answer, sent = _Answer(), False
@@ -145,6 +221,25 @@ async def _whole(receive: Receive) -> bytes:
 async def _disconnected(receive: Receive) -> None:
     while (await receive())["type"] != "http.disconnect":
         pass
+
+
+async def _send(answer: _Answer, send: Send) -> None:
+    await send(answer.start)
+    await send({"type": "http.response.body", "body": answer.body})
+
+
+def _read(kind: type[Request], body: bytes) -> Request:
+    """A request; an empty one where the bytes are none, which Flower refuses."""
+    try:
+        return kind.FromString(body)
+    except DecodeError:
+        return kind()
+
+
+def _request(scope: Scope, kind: type[Request]) -> Request | None:
+    """The request as Flower has read it; None where it has not."""
+    request = scope.get("state", {}).get("protobuf_request")
+    return request if isinstance(request, kind) else None
 
 
 def _key(scope: Scope) -> bytes:

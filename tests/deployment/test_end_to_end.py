@@ -121,3 +121,35 @@ def test_a_run_that_is_stopped_goes_on_and_ends_with_the_same_weights(deployment
     assignments = [f"{key}={value}" for key, value in study.items()]
     simulate(None, "local", [*assignments, f"data.root={sites[0].parent}"], local, False, Console(quiet=True))
     assert weights(folder) == weights(local)
+
+
+def test_a_site_in_training_learns_that_its_run_was_stopped_and_is_free_for_the_next(deployment: Deployment) -> None:
+    """A round is to take minutes; seconds after the stop the sites have given theirs up, and take up the next run."""
+    sites = small_sites(deployment.folder, small())
+    deployment.init()
+    hospitals = [deployment.hospital(site) for site in sites]
+    long = SMALL | {"federation.rounds": 2, "federation.deadline": 800, "train.epochs": 2000}
+    short = SMALL | {"federation.rounds": 1, "federation.deadline": 120}
+    log = deployment.folder / "run.log"
+    told, given_up = "the run is over: what is being computed for it is given up", "its task is given up"
+    with deployment.coordinator(), deployment.sites(hospitals) as running_sites:
+        command = ("coordinator", "run", deployment.study, *sets_of(long))
+        with running(log, *command) as run:
+            wait(lambda: status_of(deployment).get("phase") == "train", 120, log.read_text)
+            time.sleep(8)  # they train by now, and have asked once whether the run goes on
+            assert all(told not in site.log.read_text() for site in running_sites)
+            fedurwkv("coordinator", "stop", deployment.study)
+            began = time.monotonic()
+            for site in running_sites:
+                site.wait_for(told, 15)
+                site.wait_for(given_up, 15)
+            assert time.monotonic() - began < 15
+            assert run.process.wait(120) == 1
+        began = time.monotonic()
+        fedurwkv("coordinator", "run", deployment.study, *sets_of(short))
+        assert time.monotonic() - began < 60
+
+
+def sets_of(study: dict[str, object]) -> list[str]:
+    """The words of a command line that make these the settings."""
+    return [word for key, value in study.items() for word in ("--set", f"{key}={value}")]

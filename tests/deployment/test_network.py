@@ -92,6 +92,36 @@ def test_a_slow_line_and_a_link_cut_for_a_minute_change_no_bit(deployment: Deplo
     assert arrays(folder) == arrays(local)
 
 
+def test_a_site_lost_while_it_sends_holds_the_round_up_until_its_deadline(
+    deployment: Deployment, lines: Network
+) -> None:
+    sites = small_sites(deployment.folder, small(data_sites=3))
+    deployment.init(COORDINATOR, "0.0.0.0")
+    hospitals = [deployment.hospital(site, host=COORDINATOR) for site in sites]
+    where = [lines.hospital(number) for number in (NEAR, FAR, CUT)]
+    deadline, lost = 90, sites[FAR - 1].name
+    study = STUDY | {"federation.rounds": 1, "federation.deadline": deadline, "train.epochs": 1}
+    sets = [word for key, value in study.items() for word in ("--set", f"{key}={value}")]
+    log, sending = deployment.folder / "run.log", hospitals[FAR - 1] / "state" / "supernode.log"
+    with deployment.coordinator(lines.coordinator), deployment.sites(hospitals, where):
+        command = ("coordinator", "run", deployment.study, *sets)
+        with running(log, *command, prefix=lines.coordinator) as run:
+            wait(lambda: "Sending: train" in sending.read_text(), 120, sending.read_text)
+            time.sleep(4)  # of some fifteen seconds
+            assert "Sent successfully" not in sending.read_text().partition("Sending: train")[2]
+            lines.cut(FAR)
+            wait(lambda: not is_asked(deployment, 1, lost), deadline + 30, log.read_text)
+            lines.mend(FAR)
+            assert run.process.wait(400) == 0, log.read_text()
+    (folder,) = (deployment.study / "runs").iterdir()
+    (record,) = json.loads((folder / "result.json").read_text())["rounds"]
+    assert record["failed"] == {lost: f"no reply within the deadline of {deadline} s"}
+    assert deadline <= record["seconds"] < deadline + 5
+    assert sorted(name for name, site in record["sites"].items() if site["loss"] is not None) == sorted(
+        {site.name for site in sites} - {lost}
+    )
+
+
 def is_asked(deployment: Deployment, number: int, name: str) -> bool:
     """Whether the study's only run waits for a site in the training of a round."""
     for folder in (deployment.study / "runs").glob("*"):

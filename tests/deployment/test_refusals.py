@@ -1,10 +1,12 @@
 """Who is refused, and what both ends say about it, between the real processes."""
 
 import contextlib
+import datetime
 import http.client
 import json
 import shutil
 import ssl
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -20,7 +22,7 @@ from flwr.supernode.node_auth_http_interceptor import NodeAuthHttpInterceptor
 
 from protocol.keys import read_private_key
 from protocol.settings import ROOT
-from server.certificates import make_authority
+from server.certificates import SLACK, days_left, make_authority, make_server_certificate
 from server.guard import LARGEST_BODY
 from server.senders import REASON
 from server.study import read_study
@@ -33,12 +35,19 @@ pytestmark = [pytest.mark.slow, pytest.mark.timeout(900)]
 
 
 @contextmanager
-def joined() -> Iterator[tuple[Deployment, list[Path]]]:
-    """A study that is being served, and the data of three sites; nothing is left over at the end."""
+def joined(listen: str = "127.0.0.1", lasts: float | None = None) -> Iterator[tuple[Deployment, list[Path]]]:
+    """A study that is being served, and the data of three sites; nothing is left over at the end.
+
+    Args:
+        listen: the address on which it is served.
+        lasts: seconds from now on in which its certificate is valid; None: as long as any.
+    """
     with short_folder() as folder:
         deployment = Deployment(folder)
         sites = small_sites(folder, small(data_sites=3))
-        deployment.init()
+        deployment.init(listen=listen)
+        if lasts is not None:
+            expire_after(deployment, lasts)
         with deployment.coordinator():
             yield deployment, sites
         assert left_over(folder) == []
@@ -89,6 +98,42 @@ def test_callers_that_cannot_join_over_tls_are_told_at_both_ends() -> None:
         told = "refused a caller at the handshake: it speaks plain HTTP"
         wait(lambda: told in log.read_text(), 30, log.read_text)
         assert told in fedurwkv("coordinator", "status", deployment.study)
+
+
+def expire_after(deployment: Deployment, seconds: float) -> None:
+    """Give the study's server a certificate that is valid for so long from now on."""
+    study = read_study(deployment.study)
+    pair = (study.ca, study.folder / "ca.key")
+    start = datetime.datetime.now(datetime.UTC) - SLACK
+    days = (SLACK.total_seconds() + seconds) / 86400
+    make_server_certificate(study.certificate, study.certificate_key, pair, study.hosts, start, days)
+
+
+def test_a_site_that_calls_by_another_name_than_the_certificates_is_told_at_both_ends() -> None:
+    with joined(listen="0.0.0.0") as (deployment, sites):
+        hospital = deployment.hospital(sites[0], host="127.0.0.2")
+        reason = "the certificate of 127.0.0.2 is for other names"
+        with deployment.site(hospital) as site:
+            site.wait_for(reason)
+        assert reason in fedurwkv("site", "check", hospital, code=1)
+        log = deployment.folder / "coordinator.log"
+        told = "refused a caller at the handshake: server.crt is for 127.0.0.1, and it calls by another name"
+        wait(lambda: told in log.read_text(), 30, log.read_text)
+        assert told in fedurwkv("coordinator", "status", deployment.study)
+
+
+def test_a_certificate_that_expires_while_it_is_served_is_told_at_both_ends() -> None:
+    with joined(lasts=90) as (deployment, sites):
+        hospital = deployment.hospital(sites[0])
+        while (left := days_left(read_study(deployment.study).certificate)) > 0:
+            time.sleep(86400 * left)
+        reason = "the certificate of 127.0.0.1 has expired; the study's lead runs: fedurwkv coordinator renew"
+        with deployment.site(hospital) as site:
+            site.wait_for(reason)
+        assert reason in fedurwkv("site", "check", hospital, code=1)
+        log = deployment.folder / "coordinator.log"
+        told = "refused a caller at the handshake: to it server.crt has expired; fedurwkv coordinator renew"
+        wait(lambda: told in log.read_text(), 30, log.read_text)
 
 
 def test_a_site_with_another_version_of_the_code_is_named_and_the_run_does_not_begin() -> None:
@@ -151,17 +196,9 @@ def forge_a_reply(deployment: Deployment, hospital: Path, thief: str, victim: st
 
 
 def test_an_expired_certificate_is_not_even_served(tmp_path: Path) -> None:
-    import datetime
-
-    from server.certificates import make_server_certificate
-    from server.study import read_study
-
     deployment = Deployment(tmp_path)
     deployment.init()
-    study = read_study(deployment.study)
-    pair = (study.ca, study.folder / "ca.key")
-    start = datetime.datetime(2020, 1, 1, tzinfo=datetime.UTC)
-    make_server_certificate(study.certificate, study.certificate_key, pair, study.hosts, start, 30)
+    expire_after(deployment, -1)
     said = fedurwkv("coordinator", "start", deployment.study, code=1)
     assert "server.crt expired" in said
     assert "fedurwkv coordinator renew" in said
