@@ -29,12 +29,12 @@ class Uploads:
     """What is under way. One that has not moved for so long that Flower gives it up is not: Flower then says so."""
 
     def __init__(self) -> None:
-        self._under_way: list[Upload] = []
+        self._under_way: set[Upload] = set()
 
     def begin(self, asked: PushMessagesRequest) -> Upload:
         """A site is about to announce replies."""
         upload = Upload(frozenset(message.metadata.reply_to_message_id for message in asked.messages_list))
-        self._under_way.append(upload)
+        self._under_way.add(upload)
         return upload
 
     def announced(self, upload: Upload, answer: PushMessagesResponse) -> bool:
@@ -44,7 +44,7 @@ class Uploads:
 
     def drop(self, upload: Upload) -> None:
         """Flower has refused the announcement."""
-        self._under_way.remove(upload)
+        self._under_way.discard(upload)
 
     def brought(self, asked: PushObjectRequest) -> bool:
         """An object has come; whether a reply is whole now."""
@@ -58,10 +58,10 @@ class Uploads:
     def whole(self, asked: Iterable[str]) -> list[str]:
         """Of the messages, by id, those to which no reply is under way."""
         given_up = time.monotonic() - OBJECT_PUSH_SESSION_TTL_SECONDS
-        self._under_way = [upload for upload in self._under_way if upload.moved > given_up]
+        self._under_way = {upload for upload in self._under_way if upload.moved > given_up}
         return [key for key in asked if not any(key in upload.asked for upload in self._under_way)]
 
     def _is_whole(self, upload: Upload) -> bool:
         if not upload.missing:
-            self._under_way.remove(upload)
+            self._under_way.discard(upload)
         return not upload.missing
