@@ -83,8 +83,16 @@ def as_svg(figure: Figure) -> str:
     return drawing.getvalue().replace("'DejaVu Sans'", "system-ui, sans-serif")
 
 
-def label_ends(axes: Axes, ends: Mapping[str, tuple[float, str]], gap: float = LABEL_GAP) -> None:
-    """Each line's name and last value to the right of its end, pushed apart where they would touch."""
+def label_ends(
+    axes: Axes, ends: Mapping[str, tuple[float, str]], gap: float = LABEL_GAP, dashes: Mapping[str, str] | None = None
+) -> None:
+    """Each line's name and last value to the right of its end, pushed apart where they would touch.
+
+    Args:
+        ends: last value and colour by name.
+        gap: between two names, as a share of the axes' height.
+        dashes: the lines that are not solid, by name.
+    """
     low, high = axes.get_ylim()
     gap, ceiling = gap * (high - low), math.inf
     names = sorted(ends, key=lambda name: -ends[name][0])
@@ -96,7 +104,8 @@ def label_ends(axes: Axes, ends: Mapping[str, tuple[float, str]], gap: float = L
     for name, height in zip(names, heights, strict=True):
         value, colour = ends[name]
         place = axes.get_yaxis_transform()
-        axes.plot([1.05], [height + lift], "o", color=colour, ms=6, transform=place, clip_on=False)
+        dash = (dashes or {}).get(name, "-")
+        axes.plot([1.02, 1.07], [height + lift] * 2, dash, color=colour, lw=2, transform=place, clip_on=False)
         axes.text(1.085, height + lift, f"{_short(name)}  {value:.3f}", transform=place, va="center")
 
 

@@ -25,7 +25,7 @@ def curves_svg(curves: Mapping[str, Curve], reference: str, theme: Theme) -> str
     with style(theme):
         figure = Figure((WIDTH, height), layout="constrained")
         axes = figure.subplots()
-        ends = {}
+        ends, dashes = {}, {}
         for name, points in curves.items():
             if not points:
                 continue
@@ -35,12 +35,12 @@ def curves_svg(curves: Mapping[str, Curve], reference: str, theme: Theme) -> str
             rounds, means, lows, highs = zip(*points, strict=True)
             axes.plot(rounds, means, dash, color=colour, lw=2, marker="o" if len(points) == 1 else "")
             axes.fill_between(rounds, lows, highs, color=colour, alpha=0.12, lw=0)
-            ends[name] = (means[-1], colour)
+            ends[name], dashes[name] = (means[-1], colour), dash
         axes.set_xlabel("round")
         axes.xaxis.set_major_locator(MaxNLocator(8, integer=True, min_n_ticks=1))
         low, high = (edge for edge in axes.get_ylim())
         axes.set_ylim(max(0.0, math.floor(20 * low) / 20), min(1.0, math.ceil(20 * high) / 20))
-        label_ends(axes, ends, gap=0.24 / (height - 1.0))
+        label_ends(axes, ends, 0.24 / (height - 1.0), dashes)
         return as_svg(figure)
 
 
