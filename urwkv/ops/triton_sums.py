@@ -1,0 +1,224 @@
+"""Bi-WKV for GPUs: its sums within a chunk, from chunk to chunk, and from block to block. All float32.
+
+Sums are one-sided: "before" runs along the tokens, "after" against them; sums come in pairs, of (x v, x) or of
+(g, h). Within a chunk they are Horner's rule, p <- e p + x with e = exp(-w), started from nothing: its own sums.
+What comes from outside the chunk is one pair a side, times a power of e. From chunk to chunk a pair travels as
+(m, a, b), which stands for 2^m a and 2^m b, and is merged at the larger m, so no sum overflows and none that
+matters underflows, however unlike the keys are. The exponent m of a chunk is its largest key, shifted by the decay
+to a common origin: there a merge knows no distance. All exponents of a block are relative to its largest key, its
+base, so keys may lie far from zero.
+"""
+
+import os
+
+import triton
+import triton.language as tl
+
+LOG2E = tl.constexpr(1.4426950408889634)
+
+NOTHING = tl.constexpr(-1e30)
+"""The exponent of an empty sum; finite, since the difference of two infinities is not a number."""
+
+INTERPRETED = tl.constexpr(os.environ.get("TRITON_INTERPRET") == "1")
+"""Whether Triton interprets the kernels: its interpreter knows no machine instructions."""
+
+PARTS = tl.constexpr(4)
+"""Numbers that stand for a block's sums on one side: base, m, a, b."""
+
+
+@triton.jit
+def decay_of(w):
+    """e = exp(-w), rounded once: its powers up to L - 1 carry its error as often."""
+    return tl.exp(-w.to(tl.float64)).to(tl.float32)
+
+
+@triton.jit
+def weigh(ks, vs, L: tl.constexpr):
+    """The block's largest key, each chunk's exponent beside it, m, and x = exp(k) 2^-m and x v of the tokens."""
+    largest = ks[0]
+    for i in tl.static_range(1, L):
+        largest = tl.maximum(largest, ks[i])
+    # Tokens beyond the end have k = NOTHING and weigh nothing even among themselves.
+    largest = tl.maximum(largest, NOTHING / 2)
+    base = tl.max(largest, 0, keep_dims=True)
+    xs, xvs = (), ()
+    for i in tl.static_range(L):
+        x = tl.exp2((ks[i] - largest) * LOG2E)
+        xs = xs + (x,)
+        xvs = xvs + (x * vs[i],)
+    return base, (largest - base) * LOG2E, xs, xvs
+
+
+@triton.jit
+def own_sums(xs, e, zero, L: tl.constexpr, AFTER: tl.constexpr):
+    """Sums over a chunk's own tokens: at each token, of those before it (or after it), and of all of them."""
+    sums, a = (), zero
+    for i in tl.static_range(L):
+        if AFTER:
+            sums = (a,) + sums
+            a = tl.fma(a, e, xs[L - 1 - i])
+        else:
+            sums = sums + (a,)
+            a = tl.fma(a, e, xs[i])
+    return sums, a
+
+
+@triton.jit
+def around(xs, own, e, zero, L: tl.constexpr):
+    """At each token the sum of its chunk, itself by `own`; and of all before its end, after its start."""
+    sums, both, before, after = (), (), zero, zero
+    for i in tl.static_range(L):
+        sums = sums + (tl.fma(own, xs[i], before),)
+        before = tl.fma(before, e, xs[i])
+    for i in tl.static_range(L - 1, -1, -1):
+        both = (sums[i] + after,) + both
+        after = tl.fma(after, e, xs[i])
+    return both, before, after
+
+
+@triton.jit
+def slope_of(after, e, zero, L: tl.constexpr):
+    """The derivative by e of the sum of all, from the sums after each token."""
+    d = zero
+    for i in tl.static_range(L):
+        d = tl.fma(d, e, after[L - 1 - i])
+    return d
+
+
+@triton.jit
+def powers_of(e, L: tl.constexpr):
+    """e^0 to e^(L-1)."""
+    powers, power = (), tl.full(e.shape, 1.0, tl.float32)
+    for _ in tl.static_range(L):
+        powers = powers + (power,)
+        power *= e
+    return powers
+
+
+@triton.jit
+def combine(inner, f, before, power_before, after, power_after):
+    """A token's sum of all others: inner f from its chunk, and what came from both sides, decayed on the way."""
+    return tl.fma(inner, f, tl.fma(before, power_before, after * power_after))
+
+
+@triton.jit
+def invert(x):
+    """1 / x of a positive x in one instruction, to 1 ulp: a division cares for extremes that x stays clear of."""
+    asm: tl.constexpr = "rcp.approx.ftz.f32 $0, $1;"
+    return 1 / x if INTERPRETED else tl.inline_asm_elementwise(asm, "=r,r", [x], tl.float32, True, 1)
+
+
+@triton.jit
+def now(x):
+    """x, computed here: what only the last lines need, the compiler puts off, and holds what it is made of."""
+    return x if INTERPRETED else tl.inline_asm_elementwise("mov.b32 $0, $1;", "=r,r", [x], tl.float32, False, 1)
+
+
+@triton.jit
+def merge(m1, a1, b1, m2, a2, b2):
+    m = tl.maximum(m1, m2)
+    f1, f2 = tl.exp2(m1 - m), tl.exp2(m2 - m)
+    return m, a1 * f1 + a2 * f2, b1 * f1 + b2 * f2
+
+
+@triton.jit
+def extend(em1, ea1, eb1, m1, a1, b1, em2, ea2, eb2, m2, a2, b2):
+    """Joins two runs of chunks; each is known by the sums of all its chunks but the last, and of all."""
+    em, ea, eb = merge(m1, a1, b1, em2, ea2, eb2)
+    m, a, b = merge(m1, a1, b1, m2, a2, b2)
+    return em, ea, eb, m, a, b
+
+
+@triton.jit
+def outside(carry, moved, m, at_end):
+    """The carry, its exponent moved, for the chunk at that end of the block, and nothing for the others."""
+    return (
+        tl.where(at_end, carry[0] + moved, tl.full(m.shape, NOTHING, tl.float32)),
+        tl.where(at_end, carry[1], tl.zeros(m.shape, tl.float32)),
+        tl.where(at_end, carry[2], tl.zeros(m.shape, tl.float32)),
+    )
+
+
+@triton.jit
+def reaching(m, before, after, carry_before, carry_after, step, CHUNKS: tl.constexpr):
+    """What reaches each chunk from outside it: ((m, a, b) before its start, (m, a, b) after its end).
+
+    Args:
+        m: (chunks, channels), the exponent of the chunks' own sums.
+        before, after: the chunks' own sums (a, b), before their end and after their start.
+        carry_before, carry_after: (m, a, b), (1, channels), before the block's start and after its end.
+        step: (1, channels), the binary logarithm of the decay over a chunk.
+    """
+    chunk = tl.arange(0, CHUNKS)[:, None]
+    begin = outside(carry_before, -step, m, chunk == 0)
+    end = outside(carry_after, -CHUNKS * step, m, chunk == CHUNKS - 1)
+    upto = merge(begin[0], begin[1], begin[2], m + chunk * step, before[0], before[1])
+    onward = merge(end[0], end[1], end[2], m - chunk * step, after[0], after[1])
+    mb, ab, bb, _, _, _ = tl.associative_scan(begin + upto, 0, extend)
+    ma, aa, ba, _, _, _ = tl.associative_scan(end + onward, 0, extend, reverse=True)
+    return (mb - (chunk - 1) * step, ab, bb), (ma + (chunk + 1) * step, aa, ba)
+
+
+@triton.jit
+def no_carry(BLOCK: tl.constexpr):
+    zero = tl.zeros((1, BLOCK), tl.float32)
+    return zero + NOTHING, zero, zero
+
+
+@triton.jit
+def others_sums(blocks, n, me, channel, inside, C, BLOCKS: tl.constexpr, POW2: tl.constexpr):
+    """The own sums of the blocks before `me`, then of those after it: base, m, a, b of each, (blocks, channels).
+
+    Args:
+        blocks: the blocks' own sums, (sequences, blocks, 2 sides, 4, channels), float32.
+    """
+    other = tl.arange(0, POW2)[:, None]
+    at = blocks + (n * BLOCKS + other) * (2 * PARTS) * C + channel
+    loaded = ()
+    for side in tl.static_range(2):
+        there = inside & ((other < me) if side == 0 else ((other > me) & (other < BLOCKS)))
+        for part in tl.static_range(PARTS):
+            loaded = loaded + (tl.load(at + (side * PARTS + part) * C, mask=there, other=0.0),)
+    return loaded
+
+
+@triton.jit
+def carry_of(others, base, me, step, BLOCKS: tl.constexpr, POW2: tl.constexpr):
+    """What reaches block `me` from the others: ((m, a, b) before its start, (m, a, b) after its end).
+
+    Args:
+        base: (1, channels), what this block's exponents are relative to.
+        step: (1, channels), the binary logarithm of the decay over a block.
+    """
+    other = tl.arange(0, POW2)[:, None]
+    reached = ()
+    for side in tl.static_range(2):
+        there = (other < me) if side == 0 else ((other > me) & (other < BLOCKS))
+        between = (me - 1 - other) if side == 0 else (other - me - 1)
+        m = (others[side * PARTS] - base) * LOG2E + others[side * PARTS + 1] - between * step
+        m = tl.where(there, m, NOTHING)
+        top = tl.max(m, 0, keep_dims=True)
+        f = tl.exp2(m - top)
+        a = tl.sum(others[side * PARTS + 2] * f, 0, keep_dims=True)
+        b = tl.sum(others[side * PARTS + 3] * f, 0, keep_dims=True)
+        reached = reached + ((top, a, b),)
+    return reached
+
+
+@triton.jit
+def store_block(
+    blocks, base, n, me, channel, inside, C, m, before, after, step, BLOCKS: tl.constexpr, CHUNKS: tl.constexpr
+):
+    """The block's own sums, before its end and after its start: base, and (m, a, b) relative to it."""
+    at = blocks + (n * BLOCKS + me) * (2 * PARTS) * C + channel
+    chunk = tl.arange(0, CHUNKS)[:, None]
+    for side in tl.static_range(2):
+        sums = before if side == 0 else after
+        moved = m - ((CHUNKS - 1 - chunk) if side == 0 else chunk) * step
+        top = tl.max(moved, 0, keep_dims=True)
+        f = tl.exp2(moved - top)
+        part = at + side * PARTS * C
+        tl.store(part, base, mask=inside)
+        tl.store(part + C, top, mask=inside)
+        tl.store(part + 2 * C, tl.sum(sums[0] * f, 0, keep_dims=True), mask=inside)
+        tl.store(part + 3 * C, tl.sum(sums[1] * f, 0, keep_dims=True), mask=inside)
