@@ -99,11 +99,11 @@ class PrivateOptimizer(DPOptimizer):
         sizes = [p.numel() for p in self.params]
         if self.noise_multiplier:
             std = self.noise_multiplier * self.max_grad_norm
-            noise = torch.from_numpy(std * self.randomness.normals(sum(sizes)))
+            noise = torch.from_numpy(self.randomness.normals(sum(sizes))).mul_(std)
         else:  # the bound may be infinite then
             noise = torch.zeros(sum(sizes), dtype=torch.float64)
         parts = torch.split(noise.to(self.params[0].device), sizes)
         for p, part in zip(self.params, parts, strict=True):
             _check_processed_flag(p.summed_grad)
-            p.grad = torch.empty_like(p).copy_(p.summed_grad.double() + part.view_as(p))
+            p.grad = torch.empty_like(p).copy_(part.view_as(p).add_(p.summed_grad))
             _mark_as_processed(p.summed_grad)

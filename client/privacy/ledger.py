@@ -11,7 +11,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
-from client.privacy.accounting import Accountant, Charge, epsilon_of, prv_epsilon, rdp_epsilon
+from client.privacy.accounting import Accountant, Charge, epsilon_of, pld_epsilon, rdp_epsilon
 from client.privacy.chain import Chain, Record
 from protocol.errors import BudgetError, LedgerError
 
@@ -31,12 +31,12 @@ class Request:
 
 @dataclass(frozen=True)
 class Limit:
-    """The most that may be spent: epsilon at delta, who says so, and by which bound (prv: the smaller of both)."""
+    """The most that may be spent: epsilon at delta, who says so, and by which bound (pld: the smaller of both)."""
 
     epsilon: float
     delta: float
     word: str
-    accountant: Accountant = "prv"
+    accountant: Accountant = "pld"
 
 
 @dataclass(frozen=True)
@@ -151,7 +151,7 @@ def _bound(charges: Sequence[Charge], limit: Limit) -> float:
     quick = rdp_epsilon(charges, limit.delta)
     if quick <= limit.epsilon or limit.accountant == "rdp":
         return quick
-    return min(quick, prv_epsilon(charges, limit.delta))
+    return min(quick, pld_epsilon(charges, limit.delta))
 
 
 def _entries(records: Iterable[Record]) -> list[Entry]:

@@ -1,10 +1,12 @@
 """Random numbers that a guarantee rests on: whose images are drawn, and the noise."""
 
 import hashlib
+import math
 import os
 
 import numpy as np
 import numpy.typing as npt
+import torch
 from cryptography.hazmat.primitives.ciphers import Cipher
 from cryptography.hazmat.primitives.ciphers.algorithms import ChaCha20
 
@@ -41,8 +43,12 @@ class Randomness:
         return ((self.bits(count) >> np.uint64(12)).astype(np.float64) + 0.5) * 2.0**-52
 
     def normals(self, count: int) -> Floats:
-        """`count` standard normal numbers, by Box and Muller's polar form."""
+        """`count` standard normal numbers, by Box and Muller's polar form; torch takes a fraction of numpy's time."""
         pairs = -(-count // 2)
-        radius = np.sqrt(-2.0 * np.log(self.uniforms(pairs)))
-        angle = 2.0 * np.pi * self.uniforms(pairs)
-        return np.concatenate([radius * np.cos(angle), radius * np.sin(angle)])[:count]
+        radius, angle = (torch.from_numpy(self.uniforms(pairs)) for _ in range(2))
+        radius.log_().mul_(-2.0).sqrt_()
+        angle.mul_(2.0 * math.pi)
+        both = torch.empty(2, pairs, dtype=torch.float64)
+        torch.mul(radius, torch.cos(angle), out=both[0])
+        torch.mul(radius, angle.sin_(), out=both[1])
+        return both.flatten().numpy()[:count]

@@ -178,7 +178,7 @@ def test_a_run_whose_sites_have_no_budget_left_ends_and_is_kept(
     tmp_path: Path, sites: Sites, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
     """The noise of three rounds makes epsilon 4 together; after the other study two are left."""
-    table = private(federation_rounds=3, privacy_accountant="prv")
+    table = private(federation_rounds=3, privacy_accountant="pld")
     folders = sites(table)
     spend_before(tmp_path / "run", monkeypatch, folders, LITTLE)
     with caplog.at_level(logging.WARNING):
@@ -204,7 +204,7 @@ def test_a_run_whose_sites_have_no_budget_left_ends_and_is_kept(
 def test_a_site_without_budget_is_left_out_and_the_others_go_on(
     tmp_path: Path, sites: Sites, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    table = private(federation_rounds=3, privacy_accountant="prv")
+    table = private(federation_rounds=3, privacy_accountant="pld")
     folders = sites(table)
     spend_before(tmp_path / "run", monkeypatch, folders[:1], LITTLE)
     records = result(run(tmp_path / "run", table, folders))["rounds"]

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from client.privacy.accounting import Accountant, Charge, epsilon_of, prv_epsilon, rdp_epsilon
+from client.privacy.accounting import Accountant, Charge, epsilon_of, pld_epsilon, rdp_epsilon
 from client.privacy.chain import LINES
 from client.privacy.ledger import Ledger, Limit, Limits, Request
 from client.privacy.plan import make_plan
@@ -20,7 +20,7 @@ ASKED = Request("breast", "run1", 1, "settings 12ab")
 WIDE = Limits((Limit(100.0, DELTA, "privacy.epsilon"),), Limit(100.0, DELTA, "epsilon_all"))
 
 
-def limits(study: float = 100.0, everything: float = 100.0, accountant: Accountant = "prv") -> Limits:
+def limits(study: float = 100.0, everything: float = 100.0, accountant: Accountant = "pld") -> Limits:
     return Limits((Limit(study, DELTA, "privacy.epsilon", accountant),), Limit(everything, DELTA, "epsilon_all"))
 
 
@@ -36,7 +36,7 @@ def test_a_round_is_written_with_who_asked_when_and_what_is_left(tmp_path: Path)
     assert Ledger(tmp_path / "privacy").entries() == [entry]
     assert (entry.request, entry.charge, entry.unit, entry.units) == (ASKED, ROUND, "patient", 50)
     assert entry.utc.endswith("+00:00")
-    assert entry.epsilon == prv_epsilon([ROUND], DELTA) < entry.epsilon_all == rdp_epsilon([ROUND], DELTA)
+    assert entry.epsilon == pld_epsilon([ROUND], DELTA) < entry.epsilon_all == rdp_epsilon([ROUND], DELTA)
     assert entry.left == 100 - entry.epsilon
 
 
@@ -60,7 +60,7 @@ def test_a_study_under_another_name_meets_the_limit_of_all(tmp_path: Path) -> No
     assert len(ledger.entries()) == 1
 
 
-@pytest.mark.parametrize(("accountant", "bound"), [("rdp", rdp_epsilon), ("prv", epsilon_of)])
+@pytest.mark.parametrize(("accountant", "bound"), [("rdp", rdp_epsilon), ("pld", epsilon_of)])
 def test_a_run_stops_at_its_budget_to_the_round(
     accountant: Accountant, bound: Callable[..., float], tmp_path: Path
 ) -> None:
@@ -79,10 +79,10 @@ def test_a_run_stops_at_its_budget_to_the_round(
 
 
 def test_a_round_within_the_tighter_bound_alone_is_let_through(tmp_path: Path) -> None:
-    rdp, prv = rdp_epsilon([ROUND], DELTA), prv_epsilon([ROUND], DELTA)
-    assert prv < rdp
-    entry = opened(tmp_path).spend(ASKED, ROUND, "patient", 50, limits(study=(rdp + prv) / 2))
-    assert entry.epsilon == prv
+    rdp, pld = rdp_epsilon([ROUND], DELTA), pld_epsilon([ROUND], DELTA)
+    assert pld < rdp
+    entry = opened(tmp_path).spend(ASKED, ROUND, "patient", 50, limits(study=(rdp + pld) / 2))
+    assert entry.epsilon == pld
 
 
 def test_the_strictest_of_a_studys_limits_counts(tmp_path: Path) -> None:

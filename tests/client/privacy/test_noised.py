@@ -5,7 +5,7 @@ import pytest
 from dp_accounting import dp_event
 from dp_accounting.rdp import RdpAccountant
 
-from client.privacy.accounting import ORDERS, Charge, merged, prv_epsilon, rdp_epsilon
+from client.privacy.accounting import ORDERS, Charge, merged, pld_epsilon, rdp_epsilon
 from client.privacy.draws import rows_by_unit
 from client.privacy.noised import noised_mean, score_charge, study_charges
 from client.privacy.randomness import Floats, Randomness
@@ -76,7 +76,7 @@ def test_scores_cost_what_other_libraries_and_mironov_say() -> None:
     assert rdp_epsilon([charge], 1e-5) == pytest.approx(epsilon.min(), rel=1e-9)
     accountant.compose(dp_event.PoissonSampledDpEvent(0.2, dp_event.GaussianDpEvent(1.5)), 30)
     assert rdp_epsilon([charge, steps], 1e-5) == pytest.approx(accountant.get_epsilon(1e-5), rel=1e-6)
-    assert prv_epsilon([charge, steps], 1e-5) < rdp_epsilon([charge, steps], 1e-5)
+    assert pld_epsilon([charge, steps], 1e-5) < rdp_epsilon([charge, steps], 1e-5)
 
 
 def test_a_study_asks_before_each_round_after_the_last_and_once_for_the_test() -> None:

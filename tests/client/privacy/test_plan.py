@@ -5,7 +5,7 @@ from dataclasses import replace
 import pytest
 import torch
 
-from client.privacy.accounting import Accountant, prv_epsilon, rdp_epsilon
+from client.privacy.accounting import Accountant, pld_epsilon, rdp_epsilon
 from client.privacy.clipping import factors
 from client.privacy.noised import score_charge
 from client.privacy.plan import BOUNDS, check_private, make_plan
@@ -26,13 +26,13 @@ def test_the_whole_study_costs_the_budget_whatever_the_site_has() -> None:
         assert rdp_epsilon([*study, plan.charge(2)], 1e-5) > 4.0
 
 
-@pytest.mark.parametrize("accountant", ["rdp", "prv"])
+@pytest.mark.parametrize("accountant", ["rdp", "pld"])
 def test_what_is_paid_for_beside_the_steps_leaves_them_less(accountant: Accountant) -> None:
     settings = replace(SETTINGS, clip=1.0, batch=20, accountant=accountant)
     beside = (score_charge(10.0, 12),)
     alone, plan = (make_plan(settings, 200, epochs=1, rounds=3, beside=extra) for extra in ((), beside))
     assert plan.noise > alone.noise
-    bound = rdp_epsilon if accountant == "rdp" else prv_epsilon
+    bound = rdp_epsilon if accountant == "rdp" else pld_epsilon
     assert 3.98 < bound([*beside, *[plan.charge(1)] * 3], 1e-5) <= 4.0
     with pytest.raises(SettingsError, match=r"privacy\.epsilon = 4 .*for 30 steps: the scores .*by themselves"):
         make_plan(settings, 200, epochs=1, rounds=3, beside=(score_charge(10.0, 97),))
