@@ -56,7 +56,7 @@ def compile_for(tokens: int, dtype: torch.dtype, way: str = "", cut: object = No
     """In a process of its own: leaves the kernels for that many tokens in Triton's cache on the disk."""
     try:
         with using(way, cut):
-            *leaves, dy = tensors((1, 4 if tokens < 4096 else 1, tokens, 256), dtype, "cuda")
+            *leaves, dy = tensors((1, 4, tokens, 256), dtype, "cuda")
             torch.autograd.grad(biwkv(*leaves, backend="triton"), leaves, dy)
             torch.cuda.synchronize()
     except Exception as error:
@@ -160,10 +160,7 @@ def tune() -> None:
     cuts = {
         "forward": [
             *(Tiles(32, 8, channels, channels // 4, 128) for channels in (16, 32, 64)),
-            *(
-                Tiles(16, 16, channels, channels // 2, registers)
-                for channels, registers in ((16, 80), (16, 96), (32, 64))
-            ),
+            *(Tiles(16, 16, channels, channels // 2, most) for channels, most in ((16, 80), (16, 96), (32, 64))),
         ],
         "backward": [
             Tiles(16, 16, channels, channels // 2, most)
@@ -171,16 +168,12 @@ def tune() -> None:
         ],
     }
     jobs = [
-        (shape[-2], dtype, way, cut)
-        for shape in SHAPES.values()
-        for dtype in NAMES
-        for way in cuts
-        for cut in cuts[way]
+        (name, dtype, way, cut) for name, dtype, way in itertools.product(SHAPES, NAMES, cuts) for cut in cuts[way]
     ]
-    for (tokens, dtype, way, cut), failure in zip(jobs, compile_side_by_side(jobs), strict=True):
-        name, shape = next((name, shape) for name, shape in SHAPES.items() if shape[-2] == tokens)
+    failures = compile_side_by_side([(SHAPES[name][-2], *rest) for name, *rest in jobs])
+    for (name, dtype, way, cut), failure in zip(jobs, failures, strict=True):
         with using(way, cut):
-            taken = failure or f"{forward_and_backward(shape, dtype)[way]():.4f} ms"
+            taken = failure or f"{forward_and_backward(SHAPES[name], dtype)[way]():.4f} ms"
         print(f"{NAMES[dtype]} {name}, {way}, {cut}: {taken}", flush=True)
 
 

@@ -7,7 +7,7 @@ set -eu
 cd "$(dirname "$0")/.."
 DATA=${DATA:-../shared/data} OUT=${OUT:-runs} PYTHON=${PYTHON:-.venv/bin/python} LIMIT=${LIMIT:-infinity}
 
-name=$1; shift
+name=${1:?which: busi or three_domains}; shift
 mkdir -p "$OUT"
 for seeds in 1 2 3; do
   resume=(); [ ! -e "$OUT/$name/plan.json" ] || resume=(--resume)

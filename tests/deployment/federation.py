@@ -68,9 +68,16 @@ def wait(done: Callable[[], bool], seconds: float, why: Callable[[], str]) -> No
 @contextmanager
 def running(log: Path, *command: object, prefix: tuple[str, ...] = (), root: Path = ROOT) -> Iterator[Running]:
     """A command of the code in `root` that runs on inside the `with`; no process of it is left behind."""
-    environment = os.environ | {"OMP_NUM_THREADS": "1", "PYTHONUNBUFFERED": "1", "PYTHONPATH": str(root)}
+    own = {"OMP_NUM_THREADS": "1", "PYTHONUNBUFFERED": "1", "PYTHONPATH": str(root)}
+    with program(log, [*prefix, *words(*command, root=root)], own) as one:
+        yield one
+
+
+@contextmanager
+def program(log: Path, command: list[str], own: Mapping[str, str]) -> Iterator[Running]:
+    """A program that runs on inside the `with`, `own` being variables of its environment; it is not left behind."""
     with log.open("wb") as file:
-        process = subprocess.Popen([*prefix, *words(*command, root=root)], stdout=file, stderr=file, env=environment)
+        process = subprocess.Popen(command, stdout=file, stderr=file, env={**os.environ, **own})
     one = Running(process, log)
     try:
         yield one

@@ -2,10 +2,8 @@
 
 import json
 import os
-import subprocess
 import sys
-from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import AbstractContextManager
 from pathlib import Path
 
 import pytest
@@ -13,27 +11,19 @@ import pytest
 from client.hospital import read_hospital
 from tests.client.hospitals import short_folder
 from tests.client.phantoms import SMALL, small, small_sites
-from tests.deployment.federation import Deployment, fedurwkv, free_port, left_over, running
+from tests.deployment.federation import Deployment, Running, fedurwkv, free_port, left_over, program, running
 
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(600)]
 
 ALONE = SMALL | {"data.sites": 1, "federation.quorum": 1}
 
 
-@contextmanager
-def flower(log: Path, command: list[object]) -> Iterator[None]:
+def flower(log: Path, *command: object) -> AbstractContextManager[Running]:
     """A program of Flower's inside the `with`, in a home of its own."""
-    home = {"FLWR_HOME": str(log.with_suffix("")), "FLWR_TELEMETRY_ENABLED": "0", "FLWR_DISABLE_UPDATE_CHECK": "1"}
-    path = f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}"
-    with log.open("wb") as file:
-        process = subprocess.Popen(
-            list(map(str, command)), stdout=file, stderr=file, env=os.environ | home | {"PATH": path}
-        )
-    try:
-        yield
-    finally:
-        process.terminate()
-        process.wait(30)
+    programs = Path(sys.executable).parent
+    own = {"FLWR_HOME": str(log.with_suffix("")), "FLWR_TELEMETRY_ENABLED": "0", "FLWR_DISABLE_UPDATE_CHECK": "1"}
+    own |= {"PATH": f"{programs}{os.pathsep}{os.environ['PATH']}"}
+    return program(log, [str(programs / str(command[0])), *map(str, command[1:])], own)
 
 
 def test_a_run_over_a_site_in_process_isolation() -> None:
@@ -47,18 +37,17 @@ def _train(deployment: Deployment) -> None:
     deployment.init()
     folder = deployment.hospital(site)
     hospital, port = read_hospital(folder), free_port()
-    programs = Path(sys.executable).parent
-    supernode = [programs / "flower-supernode", "--superlink", hospital.coordinator, "--isolation", "process"]
+    supernode = ["flower-supernode", "--superlink", hospital.coordinator, "--isolation", "process"]
     supernode += ["--root-certificates", hospital.ca, "--auth-supernode-private-key", hospital.key]
     supernode += ["--host", "127.0.0.1", "--port", port, "--node-config", f'trainer="{hospital.socket}"']
-    superexec = [programs / "flower-superexec", "--insecure", "--runtime-api-address", f"127.0.0.1:{port}"]
+    superexec = ["flower-superexec", "--insecure", "--runtime-api-address", f"127.0.0.1:{port}"]
     sets = [word for key, value in ALONE.items() for word in ("--set", f"{key}={value}")]
     logs = deployment.folder
     with (
         deployment.coordinator(),
         running(logs / "trainer.log", "site", "start", folder, "--only", "trainer") as trainer,
-        flower(logs / "supernode.log", supernode),
-        flower(logs / "superexec.log", superexec),
+        flower(logs / "supernode.log", *supernode),
+        flower(logs / "superexec.log", *superexec),
     ):
         trainer.wait_for("serves ")
         fedurwkv("coordinator", "run", deployment.study, *sets)

@@ -87,17 +87,28 @@ def test_callers_that_cannot_join_over_tls_are_told_at_both_ends() -> None:
         make_authority(hospital / "ca.crt", deployment.folder / "other.key", "other")
         with deployment.site(hospital) as site:
             site.wait_for("is not of the study's authority in")
-        log = deployment.folder / "coordinator.log"
         told = "refused a caller at the handshake: it does not know the authority of server.crt"
-        wait(lambda: told in log.read_text(), 30, log.read_text)
+        coordinator_tells(deployment, told)
         plain = http.client.HTTPConnection("127.0.0.1", deployment.port, timeout=30)
         with contextlib.suppress(OSError, http.client.HTTPException):
             plain.request("GET", "/health")
             plain.getresponse()
         plain.close()
         told = "refused a caller at the handshake: it speaks plain HTTP"
-        wait(lambda: told in log.read_text(), 30, log.read_text)
+        coordinator_tells(deployment, told)
         assert told in fedurwkv("coordinator", "status", deployment.study)
+
+
+def site_tells(deployment: Deployment, hospital: Path, reason: str) -> None:
+    """The reason is said by a running site, and by its doctor."""
+    with deployment.site(hospital) as site:
+        site.wait_for(reason)
+    assert reason in fedurwkv("site", "check", hospital, code=1)
+
+
+def coordinator_tells(deployment: Deployment, told: str) -> None:
+    log = deployment.folder / "coordinator.log"
+    wait(lambda: told in log.read_text(), 30, log.read_text)
 
 
 def expire_after(deployment: Deployment, seconds: float) -> None:
@@ -113,12 +124,9 @@ def test_a_site_that_calls_by_another_name_than_the_certificates_is_told_at_both
     with joined(listen="0.0.0.0") as (deployment, sites):
         hospital = deployment.hospital(sites[0], host="127.0.0.2")
         reason = "the certificate of 127.0.0.2 is for other names"
-        with deployment.site(hospital) as site:
-            site.wait_for(reason)
-        assert reason in fedurwkv("site", "check", hospital, code=1)
-        log = deployment.folder / "coordinator.log"
+        site_tells(deployment, hospital, reason)
         told = "refused a caller at the handshake: server.crt is for 127.0.0.1, and it calls by another name"
-        wait(lambda: told in log.read_text(), 30, log.read_text)
+        coordinator_tells(deployment, told)
         assert told in fedurwkv("coordinator", "status", deployment.study)
 
 
@@ -128,12 +136,9 @@ def test_a_certificate_that_expires_while_it_is_served_is_told_at_both_ends() ->
         while (left := days_left(read_study(deployment.study).certificate)) > 0:
             time.sleep(86400 * left)
         reason = "the certificate of 127.0.0.1 has expired; the study's lead runs: fedurwkv coordinator renew"
-        with deployment.site(hospital) as site:
-            site.wait_for(reason)
-        assert reason in fedurwkv("site", "check", hospital, code=1)
-        log = deployment.folder / "coordinator.log"
+        site_tells(deployment, hospital, reason)
         told = "refused a caller at the handshake: to it server.crt has expired; fedurwkv coordinator renew"
-        wait(lambda: told in log.read_text(), 30, log.read_text)
+        coordinator_tells(deployment, told)
 
 
 def test_a_site_with_another_version_of_the_code_is_named_and_the_run_does_not_begin() -> None:

@@ -116,6 +116,7 @@ def now(x):
 
 @triton.jit
 def merge(m1, a1, b1, m2, a2, b2):
+    """The sum of two pairs (m, a, b), at the larger exponent."""
     m = tl.maximum(m1, m2)
     f1, f2 = tl.exp2(m1 - m), tl.exp2(m2 - m)
     return m, a1 * f1 + a2 * f2, b1 * f1 + b2 * f2
@@ -161,6 +162,7 @@ def reaching(m, before, after, carry_before, carry_after, step, CHUNKS: tl.const
 
 @triton.jit
 def no_carry(BLOCK: tl.constexpr):
+    """The pair (m, a, b) where nothing comes from outside the block."""
     zero = tl.zeros((1, BLOCK), tl.float32)
     return zero + NOTHING, zero, zero
 

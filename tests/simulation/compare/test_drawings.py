@@ -3,10 +3,12 @@
 from itertools import pairwise
 from xml.etree import ElementTree
 
+from matplotlib.figure import Figure
+
 from simulation.compare.drawings import curves_svg, forest_svg
 from simulation.compare.findings import Difference
 from simulation.compare.statistics import Interval
-from simulation.drawing import COLOURS, DARK, LIGHT
+from simulation.drawing import COLOURS, DARK, LIGHT, label_ends
 
 SVG = "{http://www.w3.org/2000/svg}"
 
@@ -30,6 +32,16 @@ def test_all_of_many_contestants_are_named_apart() -> None:
     )
     assert min(below - above for above, below in pairwise(heights)) > 8
     assert svg == curves_svg(curves, "strategy00", LIGHT)
+
+
+def test_names_of_one_colour_have_their_lines_dashes() -> None:
+    figure = Figure()
+    axes = figure.subplots()
+    label_ends(axes, {"plain": (0.7, COLOURS[0]), "dashed": (0.6, COLOURS[0])}, dashes={"dashed": "--"})
+    assert [line.get_linestyle() for line in axes.lines] == ["-", "--"]
+    dashed = {f"s{n}": ((1, 0.5, 0.4, 0.6), (2, 0.7, 0.6, 0.8)) for n in range(len(COLOURS) + 2)}
+    lines = curves_svg(dashed, "s0", LIGHT).count("stroke-dasharray")
+    assert lines == 2  # the last one's curve, and the sample beside its name
 
 
 def test_a_curve_of_one_round_and_one_without_rounds_are_drawn() -> None:
