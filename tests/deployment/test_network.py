@@ -14,7 +14,7 @@ from server.status import read_status
 from simulation.simulate import simulate
 from tests.client.hospitals import short_folder
 from tests.client.phantoms import SMALL, small, small_sites
-from tests.deployment.federation import Deployment, fedurwkv, left_over, running, wait
+from tests.deployment.federation import Deployment, fedurwkv, left_over, running, sets_of, wait
 from tests.deployment.network import COORDINATOR, Network, NotPermittedError, network
 
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(1500)]
@@ -59,11 +59,10 @@ def test_a_slow_line_and_a_link_cut_for_a_minute_change_no_bit(deployment: Deplo
     deployment.init(COORDINATOR, "0.0.0.0")
     hospitals = [deployment.hospital(site, host=COORDINATOR) for site in sites]
     where = [lines.hospital(number) for number in (NEAR, FAR, CUT)]
-    sets = [word for key, value in STUDY.items() for word in ("--set", f"{key}={value}")]
     log, cut = deployment.folder / "run.log", sites[CUT - 1].name
     with deployment.coordinator(lines.coordinator), deployment.sites(hospitals, where):
         assert lines.round_trip(NEAR, deployment.port) < 2 * ONE_WAY <= lines.round_trip(FAR, deployment.port)
-        command = ("coordinator", "run", deployment.study, *sets)
+        command = ("coordinator", "run", deployment.study, *sets_of(STUDY))
         with running(log, *command, prefix=lines.coordinator) as run:
             wait(lambda: is_asked(deployment, 2, cut), 300, log.read_text)
             time.sleep(1)  # the model is there by now
@@ -101,10 +100,9 @@ def test_a_site_lost_while_it_sends_holds_the_round_up_until_its_deadline(
     where = [lines.hospital(number) for number in (NEAR, FAR, CUT)]
     deadline, lost = 90, sites[FAR - 1].name
     study = STUDY | {"federation.rounds": 1, "federation.deadline": deadline, "train.epochs": 1}
-    sets = [word for key, value in study.items() for word in ("--set", f"{key}={value}")]
     log, sending = deployment.folder / "run.log", hospitals[FAR - 1] / "state" / "supernode.log"
     with deployment.coordinator(lines.coordinator), deployment.sites(hospitals, where):
-        command = ("coordinator", "run", deployment.study, *sets)
+        command = ("coordinator", "run", deployment.study, *sets_of(study))
         with running(log, *command, prefix=lines.coordinator) as run:
             wait(lambda: "Sending: train" in sending.read_text(), 120, sending.read_text)
             time.sleep(4)  # of some fifteen seconds

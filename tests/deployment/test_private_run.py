@@ -8,7 +8,7 @@ from client.privacy.accounting import Charge, noise_for
 from client.privacy.ledger import Ledger, Limit, Limits, Request
 from tests.client.hospitals import PRIVACY, short_folder
 from tests.client.phantoms import SMALL, small, small_sites
-from tests.deployment.federation import Deployment, fedurwkv, left_over
+from tests.deployment.federation import Deployment, fedurwkv, left_over, sets_of
 
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(900)]
 
@@ -24,7 +24,6 @@ def test_a_run_ends_when_its_hospitals_have_no_privacy_left() -> None:
         deployment.init()
         hospitals = [deployment.hospital(site, privacy=PRIVACY) for site in small_sites(folder, small())]
         names = [hospital.name.removeprefix("h-") for hospital in hospitals]
-        sets = [word for key, value in STUDY.items() for word in ("--set", f"{key}={value}")]
         with deployment.coordinator(), deployment.sites(hospitals) as (site, _):
             assert f"nothing can be trained yet: {hospitals[0]}/privacy holds no ledger" in site.log.read_text()
             for hospital in hospitals:
@@ -34,7 +33,7 @@ def test_a_run_ends_when_its_hospitals_have_no_privacy_left() -> None:
                 Ledger(hospital / "privacy").spend(
                     Request("before", "run", 1, ""), charge, "patient", 7, Limits((wide,), wide)
                 )
-            said = fedurwkv("coordinator", "run", deployment.study, *sets)
+            said = fedurwkv("coordinator", "run", deployment.study, *sets_of(STUDY))
         assert "beyond privacy.epsilon_all of site.yaml = 4" in said
         (run,) = (deployment.study / "runs").iterdir()
         result = json.loads((run / "result.json").read_text())

@@ -11,7 +11,16 @@ import pytest
 from client.hospital import read_hospital
 from tests.client.hospitals import short_folder
 from tests.client.phantoms import SMALL, small, small_sites
-from tests.deployment.federation import Deployment, Running, fedurwkv, free_port, left_over, program, running
+from tests.deployment.federation import (
+    Deployment,
+    Running,
+    fedurwkv,
+    free_port,
+    left_over,
+    program,
+    running,
+    sets_of,
+)
 
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(600)]
 
@@ -41,7 +50,6 @@ def _train(deployment: Deployment) -> None:
     supernode += ["--root-certificates", hospital.ca, "--auth-supernode-private-key", hospital.key]
     supernode += ["--host", "127.0.0.1", "--port", port, "--node-config", f'trainer="{hospital.socket}"']
     superexec = ["flower-superexec", "--insecure", "--runtime-api-address", f"127.0.0.1:{port}"]
-    sets = [word for key, value in ALONE.items() for word in ("--set", f"{key}={value}")]
     logs = deployment.folder
     with (
         deployment.coordinator(),
@@ -50,6 +58,6 @@ def _train(deployment: Deployment) -> None:
         flower(logs / "superexec.log", *superexec),
     ):
         trainer.wait_for("serves ")
-        fedurwkv("coordinator", "run", deployment.study, *sets)
+        fedurwkv("coordinator", "run", deployment.study, *sets_of(ALONE))
     (run,) = (deployment.study / "runs").iterdir()
     assert [record["failed"] for record in json.loads((run / "result.json").read_text())["rounds"]] == [{}] * 2

@@ -29,7 +29,7 @@ from server.study import read_study
 from server.superlink import Control
 from tests.client.hospitals import short_folder
 from tests.client.phantoms import SMALL, small, small_sites
-from tests.deployment.federation import Deployment, fedurwkv, left_over, running, wait
+from tests.deployment.federation import Deployment, fedurwkv, left_over, running, sets_of, wait
 
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(900)]
 
@@ -152,8 +152,7 @@ def test_a_site_with_another_version_of_the_code_is_named_and_the_run_does_not_b
         one = running(deployment.folder / "other.log", "site", "start", hospitals[1], root=other)
         with deployment.sites(hospitals[:1]), one as odd:
             odd.wait_for("connected: ")
-            sets = [word for key, value in SMALL.items() for word in ("--set", f"{key}={value}")]
-            said = fedurwkv("coordinator", "run", deployment.study, *sets, code=1)
+            said = fedurwkv("coordinator", "run", deployment.study, *sets_of(SMALL), code=1)
             reason = f"{sites[1].name} runs another version of the code than the coordinator"
             assert "1 of 2 sites joined" in said
             assert reason in said
@@ -173,8 +172,7 @@ def test_a_site_that_takes_anothers_name_is_refused_and_the_run_goes_on_without_
                 forge_a_reply(deployment, hospitals[2], thief, stolen)
             assert refused.value.response.status_code == 403
             assert REASON in refused.value.response.text
-            sets = [word for key, value in SMALL.items() for word in ("--set", f"{key}={value}")]
-            said = fedurwkv("coordinator", "run", deployment.study, *sets)
+            said = fedurwkv("coordinator", "run", deployment.study, *sets_of(SMALL))
         reason = f"refused {thief} calls itself '{stolen}'; the hospital writes name: {thief} into its site.yaml"
         assert reason in said
         assert reason.removeprefix("refused ") in (deployment.folder / "coordinator.log").read_text()
