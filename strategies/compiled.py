@@ -52,13 +52,12 @@ def divide(high, low, divisor):  # type: ignore[no-untyped-def]
         high[i] = (high[i] + low[i]) / divisor
 
 
-def _squared(dtype: types.Type) -> types.Type:
-    return float64(_values(dtype), _values(dtype))
+_WIDTHS = _values(float32), _values(float64)
 
 
-@njit([_squared(float32), _squared(float64)], nogil=True, fastmath={"reassoc"})
+@njit([float64(a, b) for a in _WIDTHS for b in _WIDTHS], nogil=True, fastmath={"reassoc"})
 def squared_distance(a, b):  # type: ignore[no-untyped-def]
-    """|a - b|^2 in float64 of two arrays, (n,), both of float32 or both of float64; added in no fixed order."""
+    """|a - b|^2 in float64 of two arrays, (n,), of float32 or float64, summed in the compiler's order."""
     total = 0.0
     for i in range(a.size):
         step = float64(a[i]) - float64(b[i])

@@ -20,8 +20,8 @@ def length_squared(x: Arrays, y: Arrays) -> float:
     """|y - x|^2."""
     from strategies import compiled  # here, since only who measures should wait for the compiler
 
-    names = (name for name, a in x.items() if group_of(name, a.dtype) == "parameter")
-    return math.fsum(compiled.squared_distance(*flat(y[name], x[name])) for name in names)
+    pairs = [(flat(y[name]), flat(a)) for name, a in x.items() if group_of(name, a.dtype) == "parameter"]
+    return math.fsum(compiled.squared_distance(a, b) for a, b in pairs)
 
 
 def between(x: Arrays, updates: Sequence[Update]) -> Float64:

@@ -12,10 +12,11 @@ AT_ONCE = 4
 would take 0.9 times as long, and hold twice the memory."""
 
 
-def flat(*arrays: npt.NDArray[Any]) -> list[npt.NDArray[Any]]:
-    """Arrays in one piece, (n,), in float32 if all of them are, else in float64: what compiled loops take."""
-    dtype = np.float32 if all(a.dtype == np.float32 for a in arrays) else np.float64
-    return [np.ascontiguousarray(a.reshape(-1), dtype) for a in arrays]
+def flat(values: npt.NDArray[Any]) -> npt.NDArray[Any]:
+    """An array in one piece, (n,), in float32 if it is, else in float64: what compiled loops take."""
+    if values.dtype != np.float32:
+        values = np.asarray(values, np.float64)
+    return values.ravel()
 
 
 class CompensatedSum:
@@ -40,7 +41,7 @@ class CompensatedSum:
 
         A few arrays are taken in at a time: `values` may not change before the sum is read.
         """
-        (values,) = flat(values)
+        values = flat(values)
         if self._waiting and self._waiting[0].dtype != values.dtype:
             self._take_in()
         self._waiting.append(values)
