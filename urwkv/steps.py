@@ -12,7 +12,6 @@ from torch import Tensor, nn
 
 from urwkv.ops.biwkv import HAS_TRITON
 from urwkv.ops.doubling import Doubling, doubled_convolution
-from urwkv.ops.pointwise import pointwise_convolution
 
 if HAS_TRITON:
     from urwkv.ops.norm_triton import fits, norm_gelu_triton
@@ -29,9 +28,8 @@ class Steps(nn.Sequential):
     Attributes:
         backend: "torch": every layer as it is written. "auto": joined where that is possible, on channels_last maps
             and on layers without hooks (per-sample gradients have them). On a GPU: norms by the statistics of the map
-            itself, GELU with them. On a CPU, in float32: BatchNorm by the batch's statistics with a GELU, doubling
-            with a 3 x 3 convolution, and 1 x 1 convolutions as products. "triton": as on a GPU, and an error where a
-            norm cannot be computed so.
+            itself, GELU with them. On a CPU, in float32: BatchNorm by the batch's statistics with a GELU, and
+            doubling with a 3 x 3 convolution. "triton": as on a GPU, and an error where a norm cannot be computed so.
     """
 
     backend = "torch"
@@ -77,21 +75,19 @@ class _Part:
     Attributes:
         norm, order: the norm among them, and its order (see `urwkv.ops.norm_kernels`).
         doubled: the convolution after a doubling.
-        pointwise: a 1 x 1 convolution.
     """
 
     layers: list[nn.Module]
     norm: nn.BatchNorm2d | nn.GroupNorm | None = None
     order: int = 0
     doubled: nn.Conv2d | None = None
-    pointwise: nn.Conv2d | None = None
 
     def obstacle(self, x: Tensor, backend: str) -> str:
         """Why these layers cannot be computed as one; empty where they can."""
         if any(layer._forward_hooks or layer._forward_pre_hooks or layer._backward_hooks for layer in self.layers):
             return "calls no hooks of layers"
         on_gpu = backend == "triton" or x.device.type == "cuda"
-        if self.doubled is not None or self.pointwise is not None:
+        if self.doubled is not None:
             return "computes on a CPU" if on_gpu else _obstacle_on_cpu(x)
         if self.norm is None:
             return "joins layers, and this is one alone"
@@ -112,29 +108,25 @@ class _Part:
     def at_once(self, x: Tensor) -> Tensor:
         if self.doubled is not None:
             return doubled_convolution(x, self.doubled.weight, self.doubled.bias)
-        if self.pointwise is not None:
-            return pointwise_convolution(x, self.pointwise.weight, self.pointwise.bias)
         assert self.norm is not None
         return _norm_gelu(self.norm, self.order, x)
 
 
 def _next(layers: list[nn.Module]) -> _Part:
     first, second = layers[0], layers[1] if len(layers) > 1 else None
-    if isinstance(first, Doubling) and isinstance(second, nn.Conv2d) and _is_plain(second, side=3):
+    if isinstance(first, Doubling) and isinstance(second, nn.Conv2d) and _is_plain(second):
         return _Part(layers[:2], doubled=second)
     if isinstance(first, nn.GELU) and isinstance(second, (nn.BatchNorm2d, nn.GroupNorm)):
         return _Part(layers[:2], second, 2)
     if isinstance(first, (nn.BatchNorm2d, nn.GroupNorm)):
         return _Part(layers[:2], first, 1) if isinstance(second, nn.GELU) else _Part(layers[:1], first)
-    if isinstance(first, nn.Conv2d) and _is_plain(first, side=1):
-        return _Part(layers[:1], pointwise=first)
     return _Part(layers[:1])
 
 
-def _is_plain(conv: nn.Conv2d, side: int) -> bool:
-    """Whether the convolution has filters of that side, keeps its map's size, and is not special otherwise."""
+def _is_plain(conv: nn.Conv2d) -> bool:
+    """Whether the convolution is 3 x 3, keeps its map's size, and is not special otherwise."""
     form = conv.kernel_size, conv.stride, conv.padding, conv.dilation, conv.groups, conv.padding_mode
-    return form == ((side, side), (1, 1), (side // 2, side // 2), (1, 1), 1, "zeros")
+    return form == ((3, 3), (1, 1), (1, 1), (1, 1), 1, "zeros")
 
 
 def _obstacle_on_gpu(norm: nn.BatchNorm2d | nn.GroupNorm, x: Tensor) -> str:
