@@ -4,36 +4,35 @@ For each data set, start, subset of tensors that learn, epsilon and seed one fed
 same clipped steps without noise, `plain` is training as it is without privacy, of all tensors. Test Dice of the model
 that is best on the validation images, mean and standard deviation over the seeds, as a table and as curve.png.
 
-    python bench/privacy.py --out runs/privacy --data ../shared/data [--minutes 8] [--set K=V]...
+    python bench/privacy.py --out runs/privacy --data ../shared/data [--minutes 8] [--jobs 8] [--set K=V]...
 
 It stops by itself after so many minutes, and the same words go on where it stopped: finished runs are kept, and so is
-every round of the one that was under way. Without --data it tries itself on generated pictures.
+every round of those that were under way. Runs begin seed by seed, --jobs of them side by side, each in a process of
+its own, dealt to the GPUs in turn; a private step launches many small kernels, so a large GPU has room for two or
+three. Without --data it tries itself on generated pictures.
 """
 
 import argparse
-import contextlib
 import json
 import math
 import signal
 import statistics
 import sys
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
 
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
 from matplotlib.figure import Figure
 from rich.console import Console
 
-from client.privacy import phase
-from client.privacy.plan import Plan
 from protocol.errors import StoppedError
 from protocol.settings import Table, parse_assignment, resolve, section
 from simulation.compare.contestants import Job
-from simulation.compare.jobs import place, run_jobs
+from simulation.compare.jobs import gpus, place, run_jobs
 from simulation.drawing import COLOURS, PRINT, style
+from simulation.engines import threads_a_site
 from simulation.sites import DataSettings, make_sites
 
 SETS = {"busi": "isic2018", "isic2018": "kvasir"}
@@ -43,22 +42,36 @@ PHANTOMS = "phantoms"
 EPSILONS = "1,2,4,8,inf,plain"
 INF, PLAIN = "inf", "plain"
 SCRATCH, PRETRAINED = "scratch", "pretrained"
-SUBSETS = "all,decoder,head_and_norms"
+SUBSETS = "all,head_and_norms"
+
+NOISELESS = Path(__file__).with_name("noiseless.py")
 
 COMMON: Table = {
     "data.sites": 2,
-    "data.size": 256,
+    "data.size": 128,
     "model.variant": "base",
     "model.norm": "group",
-    "federation.rounds": 10,
-    "train.epochs": 4,
-    "train.lr": 1e-3,
-    "train.batch": 16,
-    "privacy.batch": 128,
+    "federation.rounds": 5,
+    "train.epochs": 8,
+    "train.lr": 1e-2,
+    "train.batch": 32,
+    "privacy.batch": 256,
+    "privacy.physical": 128,
+    "privacy.clipping": "automatic",
     "tracking.uri": "none",
     "report.overlays": "none",
 }
-"""Two large hospitals: noise drowns a site's step less, the more patients it has."""
+"""Two large hospitals: noise drowns a site's step less, the more patients it has. Few large steps of a high learning
+rate, and every patient's gradient of full length: docs/privacy.md has what else was tried."""
+
+OPENLY: Table = {"train.lr": 1e-3}
+"""Of steps without privacy, of which there are many."""
+
+FEW: Table = {"train.lr": 3e-2}
+"""Of head and norms, whose noise is of fewer coordinates and so moves the network less."""
+
+PACE: dict[str, Table] = {"isic2018": {"train.epochs": 3}, "kvasir": {"train.epochs": 5}}
+"""So that a site of 170 patients (BUSI) and one of 840 (ISIC) take about as many private steps, 40 and 45 in all."""
 
 ALONE: Table = {"data.sites": 1, "federation.quorum": 1}
 """Of the training that a start comes from."""
@@ -100,7 +113,7 @@ class Study:
         if data != PHANTOMS:
             where |= {"data.root": str(Path(self.root).resolve()), "data.datasets": data}
             where |= {"data.partition": "quantity", "data.spread": 0.0}
-        return resolve(COMMON, where, *more, self.differences)
+        return resolve(COMMON, PACE.get(data, {}), where, *more, self.differences)
 
     def job(self, name: str, table: Table) -> Job:
         """A run with sites of its own settings and seed, made once for all that share them."""
@@ -113,48 +126,43 @@ class Study:
     def pretraining(self, data: str) -> Job:
         """Plain training on the other data set; of phantoms, on those of another seed."""
         other = SETS.get(data, PHANTOMS)
-        return self.job(f"pretraining-{other}", self.table(other, 1000) | ALONE)
+        return self.job(f"pretraining-{other}", self.table(other, 1000, OPENLY) | ALONE)
 
     def run(self, line: Line, epsilon: str, seed: int) -> Job:
         """The run of one point."""
         own: Table = {"privacy.trainable": line.subset}
-        if epsilon != PLAIN:
+        if epsilon == PLAIN:
+            own |= OPENLY
+        else:
+            own |= FEW if line.subset == "head_and_norms" else {}
             own["privacy.epsilon"] = 8.0 if epsilon == INF else float(epsilon)
-        if line.start == PRETRAINED:
-            own["model.start"] = str((place(self.out, self.pretraining(line.data)) / "model.safetensors").resolve())
-        return self.job(f"{line.name}-{epsilon}-seed{seed}", self.table(line.data, seed, own))
+        start = self.pretraining(line.data) if line.start == PRETRAINED else None
+        if start:
+            own["model.start"] = str((place(self.out, start) / "model.safetensors").resolve())
+        job = self.job(f"{line.name}-{epsilon}-seed{seed}", self.table(line.data, seed, own))
+        return replace(job, after=start.name if start else "", program=NOISELESS if epsilon == INF else None)
+
+    def runs(self, lines: Sequence[Line], epsilons: Sequence[str], seeds: int) -> Iterator[Job]:
+        """All runs in their order: a seed after the other, so that what there is when time is up is whole."""
+        for data in dict.fromkeys(line.data for line in lines if line.start == PRETRAINED):
+            yield self.pretraining(data)
+        for seed in range(seeds):
+            for line in lines:
+                for epsilon in epsilons:
+                    if epsilon != PLAIN or line.subset == "all":
+                        yield self.run(line, epsilon, seed)
 
 
-@contextlib.contextmanager
-def noiseless(switch: bool) -> Iterator[None]:
-    """Inside, the steps of a private run get no noise, whatever its ledger says: for pictures that are public."""
-    private_phase: Callable[..., Any] = phase.private_phase
-
-    def quiet(model: Any, images: Any, units: Any, plan: Plan, **words: Any) -> Any:
-        return private_phase(model, images, units, replace(plan, noise=0.0), **words)
-
-    if switch:
-        phase.private_phase = quiet
-    try:
-        yield
-    finally:
-        phase.private_phase = private_phase
+def finish(study: Study, jobs: Sequence[Job], at_once: int) -> dict[str, str]:
+    """Run what is left; why some failed."""
+    at_once = at_once or max(1, len(gpus(jobs[0].table)))
+    shared = [replace(job, table=job.table | {"train.threads": _threads(job.table, at_once)}) for job in jobs]
+    return run_jobs(study.out, shared, "local", at_once, Console())
 
 
-def finish(study: Study, lines: Sequence[Line], epsilons: Sequence[str], seeds: int) -> dict[str, str]:
-    """Run what is left: a seed after the other, so that what there is when time is up is whole; why some failed."""
-    console, failed = Console(), {}
-    if any(line.start == PRETRAINED for line in lines):
-        for data in dict.fromkeys(line.data for line in lines):
-            failed |= run_jobs(study.out, [study.pretraining(data)], "local", 1, console)
-    for seed in range(seeds):
-        for line in lines:
-            for epsilon in epsilons:
-                if epsilon == PLAIN and line.subset != "all":
-                    continue
-                with noiseless(epsilon == INF):
-                    failed |= run_jobs(study.out, [study.run(line, epsilon, seed)], "local", 1, console)
-    return failed
+def _threads(table: Table, at_once: int) -> int:
+    """CPU threads of a site where so many runs share the machine."""
+    return max(1, threads_a_site(table, int(table["data.sites"])) // at_once)
 
 
 Scores = dict[tuple[str, str], list[float]]
@@ -199,7 +207,8 @@ def show(found: Scores, lines: Sequence[Line], epsilons: Sequence[str], path: Pa
                     axes.errorbar([x for x, _ in there], middle, spread, color=colour, label=label, capsize=3)
             axes.set(title=name, xlabel="epsilon", xticks=range(len(epsilons)), xticklabels=epsilons, ylim=(0, 1))
         figure.axes[0].set_ylabel("test Dice")
-        figure.axes[0].legend(frameon=False, fontsize=8)
+        if found:
+            figure.axes[0].legend(frameon=False, fontsize=8)
         figure.savefig(path, dpi=120)
 
 
@@ -212,6 +221,7 @@ def main() -> None:
     parser.add_argument("--starts", default=f"{SCRATCH},{PRETRAINED}")
     parser.add_argument("--subsets", default=SUBSETS)
     parser.add_argument("--seeds", type=int, default=3)
+    parser.add_argument("--jobs", type=int, default=0, help="runs side by side; one a GPU, or one, when left out")
     parser.add_argument("--minutes", type=float, default=math.inf, help="stop after so many; the same words go on")
     parser.add_argument("--set", dest="sets_of", metavar="K=V", action="append", default=[])
     words = parser.parse_args()
@@ -223,7 +233,8 @@ def main() -> None:
         signal.signal(signal.SIGALRM, signal.default_int_handler)
         signal.setitimer(signal.ITIMER_REAL, 60 * words.minutes)
     try:
-        for name, reason in finish(study, lines, epsilons, words.seeds).items():
+        jobs = list(study.runs(lines, epsilons, words.seeds))
+        for name, reason in finish(study, jobs, words.jobs).items():
             print(f"{name} has no result: {reason}")
     except (StoppedError, KeyboardInterrupt):
         print("time is up; the same words go on")

@@ -13,6 +13,8 @@ from client.data import normalise
 from client.device import PlaceSettings, find_place
 from client.hospital import Hospital
 from client.privacy.budget import check_readiness
+from client.privacy.policy import ANY, NONE, Policy, read_policy
+from client.privacy.promise import void_promise
 from client.service import own_settings
 from client.training import TrainSettings
 from protocol.address import read_address
@@ -40,6 +42,25 @@ def _privacy(hospital: Hospital, *, asked: bool) -> Iterator[Finding]:
         check_readiness(hospital.folder, asked=asked)
     except (LedgerError, PolicyError) as error:
         yield Finding(True, str(error))
+        return
+    policy = read_policy(hospital.folder)
+    if words := void_promise(policy):
+        yield Finding(False, words)
+    if asked or policy.privacy.unit != NONE:
+        yield from _exact(policy)
+
+
+def _exact(policy: Policy) -> Iterator[Finding]:
+    """The numbers that go out beside a private update, and that no noise covers."""
+    names = policy.uncovered
+    if names:
+        which = "all numbers, train.loss and seconds among them," if names == [ANY] else ", ".join(names)
+        rounded = f"rounded to {policy.allow.decimals} decimals"
+        yield Finding(
+            False,
+            f"beside private updates {which} leave as they are, {rounded}: no epsilon covers them; leave them out of"
+            " allow.scalars, or name in allow.noised those that can bear noise",
+        )
 
 
 def _disk(state: Path) -> Iterator[Finding]:

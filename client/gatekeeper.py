@@ -25,6 +25,7 @@ from client.packed import read_packed, schema_of
 from client.privacy.guard import check_finite, check_model
 from client.privacy.policy import EPSILON, Policy
 from client.privacy.private_site import PrivateSite
+from client.privacy.promise import void_promise
 from client.private_training import noisy_walk
 from client.site import Site
 from client.training import Walk, run_phase
@@ -87,6 +88,8 @@ class Gatekeeper:
             if state is None:
                 raise RunError("differential privacy has a site keep its replies: name a folder for them")
             self._outbox = Outbox(state, policy.terms)
+        elif not pretend and (words := void_promise(policy)):
+            log.warning("this study trains without privacy: %s", words)
         self._guards = self._private.settings.asked or not pretend
         self._site, self._pretend = site, pretend
         self._trusted = fresh

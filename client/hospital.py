@@ -40,9 +40,11 @@ privacy:
 allow:
   strategies: any               # the aggregation strategies that may be used, like: fedavg, fedprox
   # the numbers that may leave beside the update, by name; "any" for all. The others are dropped, and the log says so.
-  # These are the ones that coordinators count on.
+  # These are the ones that coordinators count on to choose and judge a model. No noise covers val.* and test.*.
+  # Without privacy these may leave as well; private steps keep secret what they would tell:
+  # {others}
   scalars: {scalars}
-  decimals: 4                   # to which they are rounded
+  decimals: 3                   # to which they are rounded
   # noised: val.dice            # those that leave with noise alone, each paid for in the ledger: docs/privacy.md
   # noise: 20                   # that noise, in units of what one patient can move a score by
   code: any                     # or the one version of the program to insist on
@@ -50,12 +52,18 @@ allow:
 """
 
 COUNTED_ON = (
-    *("train.images", "train.loss", "train.steps", "epsilon"),
-    *(f"val.{name}" for name in ("images", "dice", "iou", "loss")),
+    *("train.images", "train.steps", "epsilon"),
+    *("val.images", "val.dice"),
     *(f"test.{name}" for name in ("images", "dice", "iou", "hd95", "nsd")),
-    *(f"seconds.{name}" for name in ("read", "load", "evaluate", "train", "pack")),
 )
-"""The scalars that a coordinator asks for."""
+"""The scalars without which a coordinator has no model to choose, or no word on how good it is."""
+
+TELLING = (
+    *("train.loss", *(f"seconds.{name}" for name in ("read", "load", "evaluate", "train", "pack"))),
+    *("val.loss", "val.iou"),
+)
+"""Scalars that a coordinator shows where it gets them. Those of `train` and `seconds` depend on the secret draws of
+private steps; those of `val` are two more exact numbers a round on the same patients."""
 
 OTHERS = ("privacy.", "allow.")
 """The sections of site.yaml that are the policy's."""
@@ -168,7 +176,7 @@ def write_template(folder: Path) -> Path:
     if path.exists():
         raise DeploymentError(f"{path} is there already; edit it, or remove it first")
     folder.mkdir(parents=True, exist_ok=True)
-    rows = [", ".join(COUNTED_ON[i : i + 7]) for i in range(0, len(COUNTED_ON), 7)]
-    scalars = ",\n    ".join(rows)
-    path.write_text(TEMPLATE.format(folder=folder, name=folder.resolve().name, scalars=scalars))
+    rows = [", ".join(COUNTED_ON[i : i + 5]) for i in range(0, len(COUNTED_ON), 5)]
+    words = {"scalars": ",\n    ".join(rows), "others": ", ".join(TELLING)}
+    path.write_text(TEMPLATE.format(folder=folder, name=folder.resolve().name, **words))
     return path

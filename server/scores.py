@@ -30,7 +30,7 @@ def _told(replies: Collection[Reply], split: str, metric: str) -> list[tuple[flo
 
 def record(number: int, replies: Mapping[str, Reply], failed: Mapping[str, str], seconds: float) -> dict[str, Any]:
     """The record of a round as result.json has it, its model not scored yet; what a site withholds is null."""
-    sites = {name: unscored() | {"seconds": computed(r)} for name, r in replies.items()}
+    sites = {name: unscored() | {"seconds": computed(r) or None} for name, r in replies.items()}
     for name, reply in replies.items():
         sites[name] |= {"loss": reply.scalars.get("train.loss"), "epsilon": reply.scalars.get("epsilon")}
     return {

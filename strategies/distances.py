@@ -1,7 +1,7 @@
 """Distances between models over their trainable parameters: differences first, squares after, all in float64.
 
-Inner products would be quicker, but |a|^2 - 2 a b + |b|^2 loses what is small between large models. And einsum, not
-BLAS, which rounds differently with the number of its threads.
+Inner products would be quicker, but |a|^2 - 2 a b + |b|^2 loses what is small between large models. And compiled loops
+or einsum, not BLAS, which rounds differently with the number of its threads.
 """
 
 import math
@@ -12,17 +12,16 @@ import numpy as np
 from strategies.base import Update
 from strategies.groups import group_of
 from strategies.local import Arrays
-from strategies.mean import CHUNK, Float64
+from strategies.sums import Float64, flat
 from strategies.together import columns
 
 
 def length_squared(x: Arrays, y: Arrays) -> float:
     """|y - x|^2."""
+    from strategies import compiled  # here, since only who measures should wait for the compiler
+
     names = (name for name, a in x.items() if group_of(name, a.dtype) == "parameter")
-    pairs = ((y[name].reshape(-1), x[name].reshape(-1)) for name in names)
-    parts = ((a[i : i + CHUNK], b[i : i + CHUNK]) for a, b in pairs for i in range(0, a.size, CHUNK))
-    steps = (np.subtract(a, b, dtype=np.float64) for a, b in parts)
-    return math.fsum(float(np.einsum("i,i", step, step)) for step in steps)
+    return math.fsum(compiled.squared_distance(*flat(y[name], x[name])) for name in names)
 
 
 def between(x: Arrays, updates: Sequence[Update]) -> Float64:

@@ -9,7 +9,7 @@ Reddi et al., Adaptive Federated Optimization, ICLR 2021, algorithm 2, https://a
 
 from strategies.base import check_range
 from strategies.fedopt import FedOpt
-from strategies.mean import Float64
+from strategies.sums import Float64
 
 
 class FedAdam(FedOpt):

@@ -19,7 +19,8 @@ import numpy.typing as npt
 from strategies.base import Strategy, Update, check_range, check_weighting
 from strategies.groups import group_of
 from strategies.local import Arrays, State
-from strategies.mean import Float64, like, weighted_mean
+from strategies.mean import like, weighted_mean
+from strategies.sums import Float64
 
 
 class FedOpt(Strategy):

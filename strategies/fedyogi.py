@@ -10,7 +10,7 @@ Reddi et al., Adaptive Federated Optimization, ICLR 2021, algorithm 2, https://a
 import numpy as np
 
 from strategies.fedadam import FedAdam
-from strategies.mean import Float64
+from strategies.sums import Float64
 
 
 class FedYogi(FedAdam):

@@ -20,7 +20,8 @@ import numpy.typing as npt
 from strategies.base import Strategy, Update, check_whole
 from strategies.distances import between
 from strategies.local import Arrays
-from strategies.mean import Float64, like, weighted_mean
+from strategies.mean import like, weighted_mean
+from strategies.sums import Float64
 from strategies.together import gather
 
 

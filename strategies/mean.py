@@ -10,47 +10,7 @@ import numpy.typing as npt
 from strategies.base import Update, Weighting
 from strategies.groups import VARIANCE, group_of, mean_of_variance
 from strategies.local import Arrays
-
-Float64 = npt.NDArray[np.float64]
-
-CHUNK = 1 << 14
-"""Elements summed at a time: 128 KiB of float64 stay in a core's cache through the passes of a compensated sum."""
-
-
-class CompensatedSum:
-    """A float64 sum with its rounding error carried along (TwoSum; Knuth, TAOCP vol. 2, 4.2.2).
-
-    Two floats a sum carry 106 bits, so the rounded result does not depend on the order of the terms, and
-    engines in which replies overtake each other agree bit for bit.
-    """
-
-    def __init__(self, size: int) -> None:
-        self.high: Float64 = np.zeros(size)
-        self.low: Float64 = np.zeros(size)
-
-    def add(self, values: npt.NDArray[Any], weight: float) -> None:
-        """Add `weight * values` (flat). Exact for float32 values and whole weights below 2^29."""
-        scratch = np.empty((3, min(values.size, CHUNK)))
-        for start in range(0, values.size, CHUNK):
-            part = slice(start, start + CHUNK)
-            high, low = self.high[part], self.low[part]
-            term, total, carried = scratch[:, : high.size]
-            term[:] = values[part]
-            term *= weight
-            np.add(high, term, out=total)
-            np.subtract(total, high, out=carried)
-            term -= carried  # what `term` lost in `total`
-            np.subtract(total, carried, out=carried)
-            high -= carried  # what `high` lost
-            high += term
-            low += high
-            high[:] = total
-
-    def divided_by(self, divisor: float) -> Float64:
-        """The sum over `divisor`."""
-        mean = self.high + self.low
-        mean /= divisor
-        return mean
+from strategies.sums import CompensatedSum, Float64
 
 
 def weighted_mean(
@@ -93,7 +53,7 @@ class ParameterMean:
         """Take a model in, with the weight w_i, at least 0."""
         self._weights.append(weight)
         for name, running in self._sums.items():
-            running.add(y[name].reshape(-1), weight)
+            running.add(y[name], weight)
 
     @property
     def total(self) -> float:
@@ -129,7 +89,7 @@ class BufferMean:
         """Take a model's buffers in, with the weight w_i, at least 0."""
         self._weights.append(weight)
         for name, running in self._sums.items():
-            running.add(self._moment(name, y).reshape(-1), weight)
+            running.add(self._moment(name, y), weight)
         for name in self._counters:
             self._most[name] = np.maximum(self._most.get(name, y[name]), y[name])
 

@@ -17,7 +17,8 @@ import numpy.typing as npt
 
 from strategies.base import Strategy, Update
 from strategies.local import Arrays
-from strategies.mean import Float64, like
+from strategies.mean import like
+from strategies.sums import Float64
 from strategies.together import columns, gather, pooled_buffers
 
 

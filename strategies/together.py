@@ -7,7 +7,8 @@ import numpy as np
 from strategies.base import Strategy, Update
 from strategies.groups import group_of
 from strategies.local import Arrays
-from strategies.mean import BufferMean, Float64, checked
+from strategies.mean import BufferMean, checked
+from strategies.sums import Float64
 
 PART = 1 << 18
 """Values held in float64 at a time, over all updates together: 2 MiB."""

@@ -15,8 +15,8 @@ import math
 import numpy as np
 
 from strategies.base import check_range
-from strategies.mean import Float64
 from strategies.median import Median
+from strategies.sums import Float64
 
 ROUNDING = 1e-9
 """What trim n may lack of a whole number for want of digits: .29 of 100 is 28.999999999999996."""

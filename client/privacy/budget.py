@@ -1,21 +1,23 @@
 """`fedurwkv site budget DIR`: what a site's patients have spent, as a table."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 
 from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
 
+from client.privacy.accounting import pld_epsilon, rdp_epsilon
 from client.privacy.ledger import Entry, Ledger
 from client.privacy.policy import FILE, NONE, Policy, read_policy
+from client.privacy.promise import void_promise
 from protocol.errors import LedgerError
 
 COLUMNS = ("when (UTC)", "study", "run", "round", "noise", "rate", "steps", "ε study", "left", "ε all", "left")
 
 
 def budget(folder: Path, console: Console, *, new: bool, last: int) -> None:
-    """Print the ledger of the site in `folder`.
+    """Print the ledger of the site in `folder`, and of each sum both bounds, which can take some seconds.
 
     Args:
         new: open a ledger first.
@@ -32,8 +34,9 @@ def budget(folder: Path, console: Console, *, new: bool, last: int) -> None:
     entries = read_ledger(where, folder)
     if entries:
         console.print(_table(entries[-last:]))
-    for line in _summary(entries, policy):
-        console.print(line, highlight=False, markup=False, soft_wrap=True)
+    with console.status("adding up") as status:
+        for line in _summary(entries, policy, lambda what: status.update(escape(what))):
+            console.print(line, highlight=False, markup=False, soft_wrap=True)
 
 
 def read_ledger(where: Path, folder: Path) -> list[Entry]:
@@ -84,26 +87,37 @@ def _table(entries: Sequence[Entry]) -> Table:
     return table
 
 
-def _summary(entries: Sequence[Entry], policy: Policy | None) -> list[str]:
+def _summary(entries: Sequence[Entry], policy: Policy | None, begin: Callable[[str], None]) -> Iterator[str]:
+    """The lines below the table; `begin` is told what is computed next."""
     if not entries:
-        spent = ["nothing was spent yet"]
+        yield "nothing was spent yet"
     else:
-        studies = {entry.request.study: entry for entry in entries}
-        spent = [
-            f"{plain(name)}: epsilon {entry.epsilon:.4g} at delta {entry.delta:g}, {entry.unit} privacy"
-            for name, entry in studies.items()
-        ]
+        for study, last in {entry.request.study: entry for entry in entries}.items():
+            own, name = [entry for entry in entries if entry.request.study == study], plain(study)
+            begin(f"both bounds of {name}")
+            both = _bounds(own, last.delta)
+            yield f"{name}: epsilon {last.epsilon:.4g} at delta {last.delta:g}, {last.unit} privacy; {both}"
         end = entries[-1]
         payments = f"{len(entries)} payment{'s' if len(entries) > 1 else ''}"  # for rounds, and for noisy scores
-        spent.append(f"all studies, {payments}: epsilon {end.epsilon_all:.4g} at delta {end.delta_all:g}")
+        begin("both bounds of all studies")
+        both = _bounds(entries, end.delta_all)
+        yield f"all studies, {payments}: epsilon {end.epsilon_all:.4g} at delta {end.delta_all:g}; {both}"
     if policy is None:
-        return [*spent, f"no {FILE}: nothing is trained on this site until the hospital writes one"]
+        yield f"no {FILE}: nothing is trained on this site until the hospital writes one"
+        return
     caps = policy.privacy
-    return [
-        *spent,
+    yield (
         f"granted by {FILE}: epsilon {caps.epsilon_study:g} a study, {caps.epsilon_all:g} in all"
-        f" at delta {caps.delta:g}",
-    ]
+        f" at delta {caps.delta:g}"
+    )
+    if words := void_promise(policy):
+        yield f"note: {words}"
+
+
+def _bounds(entries: Sequence[Entry], delta: float) -> str:
+    """What the payments cost together by either bound; each holds, and the ledger has counted one of them."""
+    charges = [entry.charge for entry in entries]
+    return f"by RDP {rdp_epsilon(charges, delta):.4g}, by PLD {pld_epsilon(charges, delta):.4g}"
 
 
 def plain(word: str) -> str:

@@ -25,6 +25,7 @@
 may be left out; nothing else may, and nothing else may be there.
 """
 
+import functools
 import logging
 import math
 from collections.abc import Iterable, Mapping
@@ -54,6 +55,9 @@ EPSILON = "epsilon"
 
 EXACT = (*STEPS, EPSILON)
 """The scalars that are never rounded."""
+
+PUBLIC = ("train.images", "val.images", "test.images", "train.steps", *EXACT)
+"""The scalars that say nothing of any patient: they follow from the settings and from public numbers."""
 
 log = logging.getLogger(__name__)
 
@@ -227,16 +231,22 @@ class Policy:
         """What is let out with noise alone, and with how much."""
         return f"{self.noised}, {self.allow.noise!r}"
 
+    @property
+    def uncovered(self) -> list[str]:
+        """The scalars that may leave as they are and say something of patients; `any` alone where all may."""
+        covered = {NONE, *PUBLIC, *_words(self.allow.noised)}
+        return [name for name in _words(self.allow.scalars) if name not in covered]
+
     def let_out(self, scalars: Mapping[str, float]) -> dict[str, float]:
-        """The scalars that may leave, rounded; the others are logged and dropped.
+        """The scalars that may leave, rounded; the others are dropped, which the log says once.
 
         What follows from the settings and from public numbers stays exact: sums of learning rates and numbers of
         steps, since strategies divide by them, and epsilon, of which rounding would tell too little.
         """
         allowed = _words(self.allow.scalars)
         out = {name: value for name, value in scalars.items() if self.allow.scalars == ANY or name in allowed}
-        for name in sorted(scalars.keys() - out.keys()):
-            log.warning("%s stays here: allow.scalars of %s does not name it", name, self.folder / FILE)
+        if withheld := sorted(scalars.keys() - out.keys()):
+            _tell_withheld(self.folder / FILE, tuple(withheld))
         return {name: value if name in EXACT else round(value, self.allow.decimals) for name, value in out.items()}
 
     def _refused(self, what: str, why: str) -> PolicyError:
@@ -285,6 +295,11 @@ def _parse(path: Path, given: Table) -> Policy:
             " update without any; ask for privacy, or leave it out"
         )
     return Policy(path.parent, place, demands, allowed)
+
+
+@functools.cache
+def _tell_withheld(path: Path, names: tuple[str, ...]) -> None:
+    log.warning("kept here, as allow.scalars of %s does not name them: %s", path, ", ".join(names))
 
 
 def _words(text: str) -> list[str]:

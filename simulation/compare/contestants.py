@@ -36,7 +36,10 @@ AS_THEY_ARE: Table = {
 class Job:
     """One run: its folder's name, whose it is, its seed, its site if it has just one, and its settings.
 
-    `sites` is the folder of sites to be linked into the run's; None where `data.root` names it.
+    Attributes:
+        sites: the folder of sites to be linked into the run's; None where `data.root` names it.
+        after: the name of a job before it in the list that must be over first; empty: of none.
+        program: the file of the program that runs it in the place of `fedurwkv.py`, in a process of its own.
     """
 
     name: str
@@ -45,6 +48,8 @@ class Job:
     site: str
     table: Table
     sites: Path | None
+    after: str = ""
+    program: Path | None = None
 
 
 def jobs_of(plan: Plan, contestant: str, shared: Shared, trial: Trial, folder: Path) -> list[Job]:

@@ -71,7 +71,7 @@ def run_jobs(folder: Path, jobs: Sequence[Job], engine: str, at_once: int, conso
         console.print(f"{len(jobs) - len(left)} of {len(jobs)} runs are finished already", highlight=False)
     for job in left:
         _prepare(place(folder, job), job)
-    if at_once == 1:
+    if at_once == 1 and not any(job.program for job in left):
         return _one_by_one(folder, left, engine, console)
     return _side_by_side(folder, left, engine, at_once, console)
 
@@ -115,8 +115,9 @@ def _side_by_side(folder: Path, jobs: Sequence[Job], engine: str, at_once: int, 
     free = [devices[slot % len(devices)] if devices else "" for slot in range(at_once)]
     try:
         while waiting or running:
-            while waiting and free:
-                running.append(_start(folder, waiting.pop(0), engine, free.pop(0)))
+            while free and (job := _next(waiting, running)):
+                waiting.remove(job)
+                running.append(_start(folder, job, engine, free.pop(0)))
                 console.print(f"{running[-1].job.name}: begins, {len(waiting)} wait", highlight=False, markup=False)
             for child in [child for child in running if child.process.poll() is not None]:
                 running.remove(child)
@@ -136,6 +137,12 @@ def _side_by_side(folder: Path, jobs: Sequence[Job], engine: str, at_once: int, 
     return failed
 
 
+def _next(waiting: Sequence[Job], running: Sequence[_Child]) -> Job | None:
+    """The first that waits for none of the others; None while all do, or none is left."""
+    not_over = {job.name for job in (*waiting, *(child.job for child in running))}
+    return next((job for job in waiting if job.after not in not_over), None)
+
+
 @contextlib.contextmanager
 def _patient() -> Iterator[None]:
     """Ctrl-C again, while runs write their last words, changes nothing."""
@@ -152,7 +159,7 @@ def _start(folder: Path, job: Job, engine: str, gpu: str) -> _Child:
         words += ["--set", assignment]
     log = (run / "log.txt").open("wb")
     process = subprocess.Popen(
-        [sys.executable, str(ROOT / "fedurwkv.py"), *words],
+        [sys.executable, str(job.program or ROOT / "fedurwkv.py"), *words],
         stdin=subprocess.DEVNULL,
         stdout=log,
         stderr=log,

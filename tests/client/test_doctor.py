@@ -17,6 +17,7 @@ from client.commands import site as commands
 from client.privacy.ledger import Ledger
 from protocol.keys import make_key_pair
 from tests.client.hospitals import hospital_at
+from tests.client.privacy.test_ledger import ASKED, ROUND, WIDE
 from tests.client.site_folders import draw, make_site
 from tests.client.tls_servers import https, make_certificates
 from tests.deployment.federation import free_port
@@ -141,6 +142,37 @@ def test_privacy_without_a_ledger(sound: Path, who: str) -> None:
     (sound / "privacy" / "head.json").unlink()
     code, said = check(sound, *words)
     assert (code, "head.json is missing" in said) == (1, True), said
+
+
+def paid(hospital: Path) -> None:
+    """A ledger with one payment."""
+    ledger = Ledger(hospital / "privacy")
+    ledger.open()
+    ledger.spend(ASKED, ROUND, "patient", 50, WIDE)
+
+
+def test_training_without_privacy_on_patients_who_were_promised_a_bound(sound: Path) -> None:
+    words = ["--offline", "--set", "train.batch=2", "--set", "data.size=32"]
+    assert "is void" not in check(sound, *words)[1]
+    paid(sound)
+    code, said = check(sound, *words)
+    assert (code, "note   privacy.unit = none in" in said, "holds 1 payment: its bound" in said) == (0, True, True), (
+        said
+    )
+
+
+def test_numbers_that_leave_without_noise_beside_private_updates(sound: Path) -> None:
+    words = ["--offline", "--set", "train.batch=2", "--set", "data.size=32"]
+    assert "beside private updates" not in check(sound, *words)[1]
+    paid(sound)
+    path = sound / "site.yaml"
+    before = path.read_text()
+    path.write_text(before.replace("unit: none", "unit: patient"))
+    assert "beside private updates all numbers, train.loss and seconds among them, leave" in check(sound, *words)[1]
+    told = "beside private updates val.dice leave as they are, rounded to 17 decimals: no epsilon covers them"
+    path.write_text(before.replace("scalars: any", "scalars: train.images, val.dice, val.images"))
+    assert told in check(sound, *words, "--set", "privacy.epsilon=4")[1]
+    assert "beside private updates" not in check(sound, *words)[1]
 
 
 def test_a_policy_that_cannot_be_read(sound: Path) -> None:

@@ -90,10 +90,25 @@ def test_only_what_the_policy_names_leaves_and_rounded(folder: Path, caplog: pyt
     assert reply.scalars.keys() == {"train.images", "val.images", "val.dice", "epsilon"}
     (entry,) = Ledger(folder / "privacy").entries()
     assert reply.scalars["epsilon"] == entry.epsilon  # rounded it would tell too little
-    assert "train.loss stays here: allow.scalars of" in caplog.text
+    kept = ", ".join([f"seconds.{name}" for name in ("evaluate", "load", "pack", "read", "train")] + ["train.loss"])
+    assert f"does not name them: {kept}, train.steps" in caplog.text
     assert real(folder, table).answer(Task(DESCRIBE)).scalars.keys() == {"train.images", "val.images"}
     narrower = real(folder, table, policy(folder, ", epsilon\n", "\n"))  # also for a reply that was kept before
     assert narrower.answer(task_of(table)).scalars.keys() == {"train.images", "val.images", "val.dice"}
+
+
+def test_a_study_without_privacy_warns_of_the_promise_that_it_breaks(
+    folder: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    private, plain = small(**PRIVATE), small(data_size=16)
+    own = policy(folder, "unit: patient", "unit: none")
+    with caplog.at_level(logging.WARNING):
+        real(folder, plain, own)  # the ledger is empty yet
+        real(folder, private, own).answer(task_of(private))
+        assert "void" not in caplog.text
+        real(folder, plain, own)
+    assert "this study trains without privacy: privacy.unit = none in" in caplog.text
+    assert "holds 1 payment: its bound of epsilon 4 in all" in caplog.text
 
 
 def test_numbers_of_steps_leave_exactly(folder: Path) -> None:

@@ -3,7 +3,7 @@ from pathlib import Path
 import pytest
 import yaml
 
-from client.hospital import read_hospital, write_template
+from client.hospital import TELLING, read_hospital, write_template
 from client.privacy.policy import read_policy
 from protocol.errors import DeploymentError, SettingsError
 from tests.client.hospitals import hospital_at
@@ -23,10 +23,16 @@ def test_the_template_is_a_hospital_named_after_its_folder(tmp_path: Path) -> No
 def test_the_template_lets_out_what_the_coordinator_cannot_do_without(tmp_path: Path) -> None:
     write_template(tmp_path / "mercy")
     policy = read_policy(tmp_path / "mercy")
-    needed = {"train.images": 7.0, "train.loss": 0.5, "val.images": 3.0, "val.dice": 0.123456, "test.nsd": 0.123456}
-    out = policy.let_out(needed | {"patients.oldest": 99.0})
+    needed = {"train.images": 7.0, "val.images": 3.0, "val.dice": 0.123456, "test.nsd": 0.123456}
+    out = policy.let_out(needed | {"patients.oldest": 99.0} | dict.fromkeys(TELLING, 0.5))
     assert out.keys() == needed.keys()
-    assert out["val.dice"] == 0.1235
+    assert out["val.dice"] == 0.123
+
+
+def test_the_template_keeps_what_depends_on_secret_draws(tmp_path: Path) -> None:
+    policy = read_policy(write_template(tmp_path / "mercy").parent)
+    assert policy.privacy.unit == "patient"
+    assert [name for name in policy.uncovered if not name.startswith("test.")] == ["val.dice"]
 
 
 def test_nothing_leaves_where_none_may(tmp_path: Path) -> None:

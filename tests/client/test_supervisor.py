@@ -17,6 +17,7 @@ from client.site_status import running
 from client.supervisor import CONNECTION, PARTS, TRAINER, Supervisor
 from protocol.errors import DeploymentError, RunError
 from tests.client.hospitals import PRIVACY, hospital_at
+from tests.client.privacy.test_ledger import ASKED, ROUND, WIDE
 
 SLEEP = "import time; time.sleep(600)"
 
@@ -135,6 +136,22 @@ def test_a_missing_ledger_is_told_where_the_trainer_starts(folder: Path, part: s
     said.clear()
     supervisor._warn()
     assert said == []
+
+
+@pytest.mark.parametrize("part", ["", *PARTS])
+def test_a_promise_that_training_without_privacy_breaks_is_told_where_the_trainer_starts(
+    folder: Path, part: str
+) -> None:
+    hospital = hospital_at(folder / "h", folder)
+    ledger = Ledger(hospital.folder / "privacy")
+    ledger.open()
+    said: list[str] = []
+    supervisor = Supervisor(hospital, said.append, part)
+    supervisor._warn()
+    assert said == []
+    ledger.spend(ASKED, ROUND, "patient", 50, WIDE)
+    supervisor._warn()
+    assert [line.partition(" in ")[0] for line in said] == ["warning: privacy.unit = none"] * (part != CONNECTION)
 
 
 def test_the_supernode_gets_this_hospitals_key_and_the_trainers_socket_and_no_more(folder: Path) -> None:

@@ -13,16 +13,18 @@ from dp_accounting import dp_event
 from dp_accounting.rdp import RdpAccountant
 from rich.console import Console
 
+from client.hospital import write_template
 from client.privacy import phase, policy
 from client.privacy.accounting import ORDERS, Charge
 from client.privacy.ledger import Entry, Ledger, Limit, Limits, Request
 from client.privacy.phase import Walked, private_phase
 from client.privacy.plan import Plan
-from client.privacy.policy import OPEN
+from client.privacy.policy import OPEN, read_policy
 from protocol.errors import RoundError, SettingsError
-from protocol.settings import Table
+from protocol.settings import Table, dump
 from server.app import initial_model
 from server.journal import read_state
+from simulation.report import write_report
 from simulation.settings import check_settings
 from simulation.simulate import simulate
 from strategies import STRATEGIES
@@ -169,6 +171,24 @@ def spend_before(out: Path, monkeypatch: pytest.MonkeyPatch, folders: list[Path]
         ledger.open()
         wide = Limit(1e9, 1e-5, "")
         ledger.spend(Request("another study", "run", 1, ""), charge, "patient", 5, Limits((wide,), wide))
+
+
+def test_a_study_lives_on_what_the_template_of_a_site_lets_out(
+    tmp_path: Path, sites: Sites, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Train loss and seconds stay at the sites; a model is chosen and tested all the same, and there is a report."""
+    template = read_policy(write_template(tmp_path / "site").parent)
+    monkeypatch.setattr(policy, "OPEN", replace(OPEN, allow=template.allow))
+    table = private()
+    final = result(out := run(tmp_path / "run", table, sites(table)))
+    told = [site for record in final["rounds"] for site in record["sites"].values()]
+    assert all((site["loss"], site["seconds"]) == (None, None) and site["epsilon"] > 0 for site in told)
+    assert all(site["dice"] == round(site["dice"], 3) for site in told)
+    assert [record["train_loss"] for record in final["rounds"]] == [None, None]
+    assert final["final"]["best_round"] in (1, 2)
+    (out / "settings.yaml").write_text(dump(table))
+    write_report(out)
+    assert (out / "report.html").is_file()
 
 
 LITTLE, MUCH = Charge(5.0, 0.5, 1), Charge(0.5, 0.5, 4)

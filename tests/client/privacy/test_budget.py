@@ -9,11 +9,12 @@ from rich.console import Console
 from typer.testing import CliRunner
 
 from client.commands import site
+from client.privacy.accounting import pld_epsilon, rdp_epsilon
 from client.privacy.budget import budget
 from client.privacy.ledger import Ledger
 from client.privacy.noised import score_charge
 from protocol.errors import LedgerError, PolicyError
-from tests.client.privacy.test_ledger import ASKED, ROUND, WIDE
+from tests.client.privacy.test_ledger import ASKED, DELTA, ROUND, WIDE
 from tests.client.privacy.test_policy import YAML
 
 
@@ -49,8 +50,14 @@ def test_payments_sums_and_the_hospitals_limits_are_shown(tmp_path: Path) -> Non
         (False, True),
     ]
     assert f"{last.epsilon_all:.4g}" in rows[3]
-    assert f"lung: epsilon {last.epsilon:.4g} at delta 1e-05, patient privacy" in text
-    assert f"all studies, 4 payments: epsilon {last.epsilon_all:.4g}" in text
+    lung, every = [score_charge(20, 2), ROUND], [ROUND, ROUND, score_charge(20, 2), ROUND]
+    assert last.epsilon == pld_epsilon(lung, DELTA) < last.epsilon_all == rdp_epsilon(every, DELTA)
+    for said, epsilon, charges in [
+        ("lung: epsilon {:.4g} at delta 1e-05, patient privacy;", last.epsilon, lung),
+        ("all studies, 4 payments: epsilon {:.4g} at delta 1e-05;", last.epsilon_all, every),
+    ]:
+        both = f" by RDP {rdp_epsilon(charges, DELTA):.4g}, by PLD {pld_epsilon(charges, DELTA):.4g}\n"
+        assert said.format(epsilon) + both in text
     assert "granted by site.yaml: epsilon 4 a study, 10 in all at delta 1e-05" in text
     assert "run1" in (short := shown(tmp_path, last=1))
     assert short.count("run1") == 1
@@ -76,3 +83,12 @@ def test_a_study_cannot_write_on_the_terminal_by_its_name(tmp_path: Path) -> Non
     assert "\x1b" not in text
     assert r"'b\x1b[2J\nc'" in text
     assert text.count("[/red]a[bold]") == 2
+
+
+def test_a_sum_that_training_without_privacy_would_make_void_says_so(tmp_path: Path) -> None:
+    (tmp_path / "site.yaml").write_text(YAML)
+    shown(tmp_path, new=True)
+    Ledger(tmp_path / "privacy").spend(ASKED, ROUND, "patient", 50, WIDE)
+    assert "void" not in shown(tmp_path)
+    (tmp_path / "site.yaml").write_text(YAML.replace("unit: patient", "unit: none"))
+    assert "note: privacy.unit = none" in shown(tmp_path)

@@ -189,10 +189,26 @@ def test_the_limits_of_a_study_are_its_own_and_the_hospitals(tmp_path: Path) -> 
 
 def test_only_named_scalars_leave_and_the_others_are_logged(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
     with caplog.at_level(logging.WARNING):
-        out = policy(tmp_path).let_out({"train.images": 80.0, "val.dice": 0.8765, "train.loss": 0.1234})
+        for loss in (0.1234, 0.0987):
+            out = policy(tmp_path).let_out({"train.images": 80.0, "val.dice": 0.8765, "train.loss": loss})
     assert out == {"train.images": 80.0, "val.dice": 0.88}
-    assert "train.loss stays here" in caplog.text
-    assert "val.dice" not in caplog.text
+    assert [record.getMessage() for record in caplog.records] == [
+        f"kept here, as allow.scalars of {tmp_path / 'site.yaml'} does not name them: train.loss"
+    ]
+
+
+@pytest.mark.parametrize(
+    ("scalars", "uncovered"),
+    [
+        ("train.images, val.dice, test.hd95, epsilon, train.steps", ["val.dice", "test.hd95"]),
+        ("train.images, train.travel, test.images", []),
+        ("none", []),
+        ("any", ["any"]),
+    ],
+)
+def test_numbers_that_no_epsilon_covers_are_known(tmp_path: Path, scalars: str, uncovered: list[str]) -> None:
+    assert policy(tmp_path, YAML.replace("train.images, val.dice", scalars)).uncovered == uncovered
+    assert policy(tmp_path, NOISED).uncovered == []
 
 
 def test_a_pretend_hospital_allows_everything() -> None:
