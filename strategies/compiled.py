@@ -58,7 +58,7 @@ def _squared(dtype: types.Type) -> types.Type:
 
 @njit([_squared(float32), _squared(float64)], nogil=True, fastmath={"reassoc"})
 def squared_distance(a, b):  # type: ignore[no-untyped-def]
-    """|a - b|^2 of two arrays, (n,), both of float32 or both of float64, in float64; as many sums as fit a register."""
+    """|a - b|^2 in float64 of two arrays, (n,), both of float32 or both of float64; added in no fixed order."""
     total = 0.0
     for i in range(a.size):
         step = float64(a[i]) - float64(b[i])

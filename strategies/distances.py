@@ -1,7 +1,7 @@
 """Distances between models over their trainable parameters: differences first, squares after, all in float64.
 
-Inner products would be quicker, but |a|^2 - 2 a b + |b|^2 loses what is small between large models. And compiled loops
-or einsum, not BLAS, which rounds differently with the number of its threads.
+Inner products would be quicker, but |a|^2 - 2 a b + |b|^2 loses what is small between large models. And compiled
+loops or einsum, not BLAS, which rounds differently with the number of its threads.
 """
 
 import math

@@ -8,8 +8,8 @@ import numpy.typing as npt
 Float64 = npt.NDArray[np.float64]
 
 AT_ONCE = 4
-"""Arrays that are taken in together: a pass over the sum costs as much as reading eight of float32. Twice as many would
-take 0.9 times as long, and hold twice the memory."""
+"""Arrays that are taken in together: a pass over the sum costs as much as reading eight of float32. Twice as many
+would take 0.9 times as long, and hold twice the memory."""
 
 
 def flat(*arrays: npt.NDArray[Any]) -> list[npt.NDArray[Any]]:
