@@ -1,8 +1,9 @@
 """The mean loss of a batch of uint8 pixels, in three forms that differ in rounding alone.
 
-As written: plain torch. Fused: norms and GELUs by kernels of our own (`urwkv.steps`), which take longer to launch and
-less to compute. Compiled: by torch.compile with Inductor, the fastest; it takes more than a minute for each size of
-batch and each choice of weights that move, or a part of that where Inductor's cache on the disk knows them.
+As written: plain torch; on a CPU with the layers that `urwkv.steps` joins there, which pays in every step. Fused:
+norms and GELUs by kernels of our own (`urwkv.steps`), which on a GPU take longer to launch and less to compute.
+Compiled: by torch.compile with Inductor, the fastest; it takes more than a minute for each size of batch and each
+choice of weights that move, or a part of that where Inductor's cache on the disk knows them.
 """
 
 from collections.abc import Callable
@@ -28,6 +29,8 @@ class Objective:
 
     def __init__(self, model: nn.Module, place: Place) -> None:
         self._model, self._place = model, place
+        self._written = "auto" if place.device.type == "cpu" else "torch"
+        choose(model, self._written)
         self._compiled: Loss | None = None
 
     def as_written(self, pixels: Tensor, masks: Tensor) -> Tensor:
@@ -41,7 +44,7 @@ class Objective:
         try:
             return self.as_written(pixels, masks)
         finally:
-            choose(self._model, "torch")
+            choose(self._model, self._written)
 
     def compiled(self, pixels: Tensor, masks: Tensor) -> Tensor:
         """The same, compiled."""

@@ -1,23 +1,35 @@
-"""A chain of layers, and the one choice of how its norms and GELUs are computed: as written, or fused on a GPU."""
+"""A chain of layers, and the one choice of how they are computed: as written, or several as one operation.
+
+Norms with a GELU beside them are one operation on a GPU and on a CPU, and on a CPU doubling with the convolution
+after it is another.
+"""
+
+import ctypes
+from dataclasses import dataclass
 
 import torch
 from torch import Tensor, nn
 
 from urwkv.ops.biwkv import HAS_TRITON
+from urwkv.ops.doubling import Doubling, doubled_convolution
 
 if HAS_TRITON:
     from urwkv.ops.norm_triton import fits, norm_gelu_triton
 
 BACKENDS = ("torch", "auto", "triton")
 
+HAS_OPENMP = hasattr(ctypes.CDLL(None), "GOMP_parallel")
+"""Whether torch's threads are those of GNU OpenMP."""
+
 
 class Steps(nn.Sequential):
-    """nn.Sequential whose norms, with a GELU before or after, are one operator where `backend` lets them be.
+    """nn.Sequential that computes what it can as one operation, where `backend` lets it.
 
     Attributes:
-        backend: "torch": every layer as it is written. "auto": fused where that is possible: norms by the statistics
-            of the map itself, on channels_last maps on a GPU, on layers without hooks (per-sample gradients have
-            them). "triton": likewise, and an error where it is not.
+        backend: "torch": every layer as it is written. "auto": joined where that is possible, on channels_last maps
+            and on layers without hooks (per-sample gradients have them). On a GPU: norms by the statistics of the map
+            itself, GELU with them. On a CPU, in float32: BatchNorm by the batch's statistics with a GELU, and
+            doubling with a 3 x 3 convolution. "triton": as on a GPU, and an error where a norm cannot be computed so.
     """
 
     backend = "torch"
@@ -28,21 +40,21 @@ class Steps(nn.Sequential):
             return out
         layers = list(self)
         while layers:
-            norm, order, taken = _next(layers)
-            obstacle = "" if norm is None else _obstacle(norm, layers[:taken], x)
-            if obstacle and self.backend == "triton":
+            part = _next(layers)
+            obstacle = part.obstacle(x, self.backend)
+            if obstacle and self.backend == "triton" and part.norm is not None:
                 raise ValueError(f"norm and GELU: backend = 'triton' {obstacle}; use auto or torch")
-            if norm is None or obstacle:
-                for layer in layers[:taken]:
+            if obstacle:
+                for layer in part.layers:
                     x = layer(x)
             else:
-                x = _fused(norm, order, x)
-            layers = layers[taken:]
+                x = part.at_once(x)
+            layers = layers[len(part.layers) :]
         return x
 
 
 def choose(network: nn.Module, backend: str) -> None:
-    """Have all chains of a network compute by `backend`; its state and its numbers stay as they are.
+    """Have all chains of a network compute by `backend`; its state stays as it is, and its numbers but for rounding.
 
     Raises:
         ValueError: there is no such backend, or it needs Triton and that is not installed.
@@ -56,46 +68,101 @@ def choose(network: nn.Module, backend: str) -> None:
             module.backend = backend
 
 
-def _next(layers: list[nn.Module]) -> tuple[nn.BatchNorm2d | nn.GroupNorm | None, int, int]:
-    """The norm that comes next, its order (see `urwkv.ops.norm_kernels`), and how many layers it is with its GELU."""
+@dataclass(frozen=True)
+class _Part:
+    """Layers that come next in a chain and might be computed as one.
+
+    Attributes:
+        norm, order: the norm among them, and its order (see `urwkv.ops.norm_kernels`).
+        doubled: the convolution after a doubling.
+    """
+
+    layers: list[nn.Module]
+    norm: nn.BatchNorm2d | nn.GroupNorm | None = None
+    order: int = 0
+    doubled: nn.Conv2d | None = None
+
+    def obstacle(self, x: Tensor, backend: str) -> str:
+        """Why these layers cannot be computed as one; empty where they can."""
+        if any(layer._forward_hooks or layer._forward_pre_hooks or layer._backward_hooks for layer in self.layers):
+            return "calls no hooks of layers"
+        on_gpu = backend == "triton" or x.device.type == "cuda"
+        if self.doubled is not None:
+            return "computes on a CPU" if on_gpu else _obstacle_on_cpu(x)
+        if self.norm is None:
+            return "joins layers, and this is one alone"
+        if any(isinstance(layer, nn.GELU) and layer.approximate != "none" for layer in self.layers):
+            return "computes the exact GELU"
+        obstacle = _obstacle_on_gpu(self.norm, x) if on_gpu else _obstacle_on_cpu(x)
+        if obstacle or isinstance(self.norm, nn.GroupNorm):
+            return obstacle or ("" if on_gpu else "knows no groups on a CPU")
+        if not self.norm.training:
+            return "takes a batch's own statistics, which evaluation does not"
+        if x.numel() == x.shape[1]:
+            return "needs more than one pixel a channel"
+        if not on_gpu and self.order == 0:
+            return "computes a norm with a GELU"
+        plain = self.norm.affine and self.norm.track_running_stats and self.norm.momentum is not None
+        return "" if plain else "needs weights, running statistics and a momentum"
+
+    def at_once(self, x: Tensor) -> Tensor:
+        if self.doubled is not None:
+            return doubled_convolution(x, self.doubled.weight, self.doubled.bias)
+        assert self.norm is not None
+        return _norm_gelu(self.norm, self.order, x)
+
+
+def _next(layers: list[nn.Module]) -> _Part:
     first, second = layers[0], layers[1] if len(layers) > 1 else None
+    if isinstance(first, Doubling) and isinstance(second, nn.Conv2d) and _is_plain(second):
+        return _Part(layers[:2], doubled=second)
     if isinstance(first, nn.GELU) and isinstance(second, (nn.BatchNorm2d, nn.GroupNorm)):
-        return second, 2, 2
+        return _Part(layers[:2], second, 2)
     if isinstance(first, (nn.BatchNorm2d, nn.GroupNorm)):
-        return (first, 1, 2) if isinstance(second, nn.GELU) else (first, 0, 1)
-    return None, 0, 1
+        return _Part(layers[:2], first, 1) if isinstance(second, nn.GELU) else _Part(layers[:1], first)
+    return _Part(layers[:1])
 
 
-def _obstacle(norm: nn.BatchNorm2d | nn.GroupNorm, layers: list[nn.Module], x: Tensor) -> str:
-    """Why these layers cannot be fused; empty where they can."""
+def _is_plain(conv: nn.Conv2d) -> bool:
+    """Whether the convolution is 3 x 3, keeps its map's size, and is not special otherwise."""
+    form = conv.kernel_size, conv.stride, conv.padding, conv.dilation, conv.groups, conv.padding_mode
+    return form == ((3, 3), (1, 1), (1, 1), (1, 1), 1, "zeros")
+
+
+def _obstacle_on_gpu(norm: nn.BatchNorm2d | nn.GroupNorm, x: Tensor) -> str:
     if not HAS_TRITON:
         return "needs the package triton, which is not installed"
     if x.device.type != "cuda" or x.dtype == torch.float64:
         return f"computes in float32 on a GPU, not {x.dtype} on {x.device}"
     if not x.is_contiguous(memory_format=torch.channels_last):
         return "needs channels_last maps"
-    if any(isinstance(layer, nn.GELU) and layer.approximate != "none" for layer in layers):
-        return "computes the exact GELU"
-    if any(layer._forward_hooks or layer._forward_pre_hooks or layer._backward_hooks for layer in layers):
-        return "calls no hooks of layers"
-    if isinstance(norm, nn.GroupNorm):
-        return "" if norm.affine and fits(norm.num_channels, norm.num_groups) else "does not know these groups"
-    if not norm.training:
-        return "takes a batch's own statistics, which evaluation does not"
-    if x.numel() == x.shape[1]:
-        return "needs more than one pixel a channel"
-    plain = norm.affine and norm.track_running_stats and norm.momentum is not None
-    return "" if plain else "needs weights, running statistics and a momentum"
+    if isinstance(norm, nn.GroupNorm) and not (norm.affine and fits(norm.num_channels, norm.num_groups)):
+        return "does not know these groups"
+    return ""
 
 
-def _fused(norm: nn.BatchNorm2d | nn.GroupNorm, order: int, x: Tensor) -> Tensor:
+def _obstacle_on_cpu(x: Tensor) -> str:
+    if x.device.type != "cpu" or x.dtype != torch.float32 or torch.is_autocast_enabled("cpu"):
+        return f"computes in float32 on a CPU, not {x.dtype} on {x.device}"
+    if not x.is_contiguous(memory_format=torch.channels_last):
+        return "needs channels_last maps"
+    if torch.compiler.is_compiling():
+        return "is for what is not compiled"
+    return "" if HAS_OPENMP else "needs a torch whose threads are GNU OpenMP's"
+
+
+def _norm_gelu(norm: nn.BatchNorm2d | nn.GroupNorm, order: int, x: Tensor) -> Tensor:
     if isinstance(norm, nn.GroupNorm):
         return norm_gelu_triton(x, norm.weight, norm.bias, order=order, eps=norm.eps, groups=norm.num_groups)
     assert norm.num_batches_tracked is not None
     assert norm.running_mean is not None
     assert norm.running_var is not None
     norm.num_batches_tracked.add_(1)
-    running = norm.running_mean, norm.running_var
-    return norm_gelu_triton(
-        x, norm.weight, norm.bias, order=order, eps=norm.eps, running=running, momentum=norm.momentum or 0.0
-    )
+    running, momentum = (norm.running_mean, norm.running_var), norm.momentum or 0.0
+    if x.device.type == "cuda":
+        return norm_gelu_triton(
+            x, norm.weight, norm.bias, order=order, eps=norm.eps, running=running, momentum=momentum
+        )
+    from urwkv.ops.norm_numba import norm_gelu_numba  # which compiles: who does not train does not wait for it
+
+    return norm_gelu_numba(x, norm.weight, norm.bias, order=order, eps=norm.eps, running=running, momentum=momentum)

@@ -1,4 +1,5 @@
 import copy
+from collections import Counter
 from importlib.util import find_spec
 
 import pytest
@@ -7,9 +8,11 @@ from torch import nn
 
 from urwkv import URWKV
 from urwkv.blocks import make_norm
-from urwkv.steps import Steps, choose
+from urwkv.ops.doubling import Doubling
+from urwkv.steps import HAS_OPENMP, Steps, choose
 
 needs_gpu = pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device")
+on_openmp = pytest.mark.skipif(not HAS_OPENMP, reason="needs a torch whose threads are GNU OpenMP's")
 ORDERS = {
     "norm": lambda norm: [norm],
     "norm, GELU": lambda norm: [norm, nn.GELU()],
@@ -27,10 +30,10 @@ def chain_of(order, norm, channels):
 @pytest.mark.parametrize("norm", ["batch", "group"])
 def test_where_nothing_can_be_fused_the_layers_are_computed_as_they_are_written(norm):
     torch.manual_seed(0)
-    written = URWKV(variant="small", norm=norm)
+    written = URWKV(variant="small", norm=norm).double()
     chosen = copy.deepcopy(written)
     choose(chosen, "auto")
-    images = torch.randn(2, 3, 32, 32)
+    images = torch.randn(2, 3, 32, 32, dtype=torch.float64)
     assert torch.equal(chosen(images), written(images))
     for name, tensor in written.state_dict().items():
         assert torch.equal(chosen.state_dict()[name], tensor), name
@@ -46,6 +49,81 @@ def test_what_cannot_be_chosen_is_an_error():
     steps.backend = "triton"
     with pytest.raises(ValueError, match="use auto or torch"):
         steps(torch.randn(2, 8, 4, 4))
+
+
+def nodes_of(y):
+    """How often each kind of node is in the graph of gradients behind y."""
+    seen, waiting, names = set(), [y.grad_fn], Counter()
+    while waiting:
+        node = waiting.pop()
+        if node is not None and node not in seen:
+            seen.add(node)
+            names[type(node).__name__] += 1
+            waiting += [following for following, _ in node.next_functions]
+    return names
+
+
+JOINED = "_NormGeluBackward", "_TransposedBackward"
+
+
+@on_openmp
+@pytest.mark.parametrize("side", [(32, 32), (35, 49)])
+def test_on_a_cpu_the_network_learns_the_same_in_other_steps(side):
+    torch.manual_seed(0)
+    written = URWKV(variant="small").to(memory_format=torch.channels_last)
+    exact, chosen = copy.deepcopy(written).double(), copy.deepcopy(written)
+    choose(chosen, "auto")
+    images = torch.randn(3, 3, *side)
+    losses = []
+    for network in (exact, written, chosen):
+        logits = network(images.to(network.head.weight.dtype).to(memory_format=torch.channels_last))
+        losses.append(logits.square().mean())
+        losses[-1].backward()
+    nodes = nodes_of(losses[2])
+    assert [nodes[name] for name in JOINED] == [29, 4]
+    assert nodes["ConvolutionBackward0"] == sum(isinstance(module, nn.Conv2d) for module in written.modules()) - 4
+    assert not any(nodes_of(losses[1])[name] for name in JOINED)
+    for loss in losses[1:]:
+        torch.testing.assert_close(loss.double(), losses[0], rtol=1e-5, atol=0)
+    grads = [dict(network.named_parameters()) for network in (exact, written, chosen)]
+    whole = sum(weight.grad.square().sum() for weight in grads[0].values()).sqrt()
+    for name, weight in grads[0].items():
+        off = [(grads[i][name].grad.double() - weight.grad).norm() for i in (1, 2)]
+        assert off[1] <= 3 * off[0] + 1e-6 * whole, name
+    for name, buffer in exact.named_buffers():
+        torch.testing.assert_close(chosen.get_buffer(name).to(buffer.dtype), buffer, rtol=1e-4, atol=1e-5)
+
+
+@on_openmp
+def test_on_a_cpu_layers_are_as_written_where_something_is_in_the_way():
+    torch.manual_seed(0)
+    plain = Steps(Doubling(), nn.Conv2d(4, 8, 3, padding=1), nn.BatchNorm2d(8), nn.GELU())
+    plain.to(memory_format=torch.channels_last)
+    plain.backend = "auto"
+    x = torch.randn(2, 4, 5, 6).to(memory_format=torch.channels_last)
+
+    def joined(steps, x):
+        nodes = nodes_of(steps(x))
+        return [nodes[name] for name in JOINED]
+
+    assert joined(plain, x) == [1, 1]
+    assert joined(plain, x.contiguous()) == [1, 0]  # torch's convolution turns the map
+    assert joined(copy.deepcopy(plain).double(), x.double()) == [0, 0]
+    assert joined(copy.deepcopy(plain).eval(), x) == [0, 1]
+    with torch.autocast("cpu", torch.bfloat16):
+        assert joined(plain, x) == [0, 0]
+    hooked = copy.deepcopy(plain)
+    for layer in hooked:
+        layer.register_forward_hook(lambda *_: None)
+    assert joined(hooked, x) == [0, 0]
+    grouped = Steps(nn.GELU(), nn.GroupNorm(2, 4), Doubling(), nn.Conv2d(4, 4, 3, stride=2, padding=1))
+    grouped.backend = "auto"
+    assert joined(grouped, x) == [0, 0]
+    graphs = []
+    torch.compiler.reset()
+    torch.compile(plain, backend=lambda graph, _: graphs.append(graph.code) or graph, fullgraph=True)(x)
+    assert "conv2d" in graphs[0]
+    assert "conv_transpose2d" not in graphs[0]
 
 
 @pytest.mark.gpu

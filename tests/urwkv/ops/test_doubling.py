@@ -1,9 +1,10 @@
-"""Twice the side: what torch.compile is told is what is computed as written."""
+"""Twice the side: what torch.compile is told is what is computed as written, and so is the convolution after it."""
 
 import pytest
 import torch
+import torch.nn.functional as F
 
-from urwkv.ops.doubling import Doubling, copied
+from urwkv.ops.doubling import Doubling, copied, doubled_convolution
 
 
 @pytest.mark.parametrize("memory_format", [torch.channels_last, torch.contiguous_format])
@@ -29,3 +30,41 @@ def test_torch_compile_sees_the_copy() -> None:
     assert torch.equal(torch.compile(Doubling(), backend=backend, fullgraph=True)(x), Doubling()(x))
     assert "expand" in graphs[0].code
     assert "interpolate" not in graphs[0].code
+
+
+def written(x: torch.Tensor, weight: torch.Tensor, bias: torch.Tensor) -> torch.Tensor:
+    return F.conv2d(F.interpolate(x, scale_factor=2.0), weight, bias, padding=1)
+
+
+@pytest.mark.parametrize(("dtype", "tolerance"), [(torch.float64, 1e-13), (torch.float32, 1e-5)])
+@pytest.mark.parametrize("shape", [(2, 16, 5, 7), (1, 3, 1, 1), (3, 8, 2, 9), (1, 32, 16, 16)])
+@pytest.mark.parametrize("memory_format", [torch.channels_last, torch.contiguous_format])
+def test_a_convolution_of_the_double_by_fewer_products(memory_format, shape, dtype, tolerance) -> None:
+    torch.manual_seed(0)
+    b, cin, h, w = shape
+    x = torch.randn(shape, dtype=torch.float64).to(memory_format=memory_format)
+    weight = torch.randn(6, cin, 3, 3, dtype=torch.float64).to(memory_format=memory_format)
+    bias, dy = torch.randn(6, dtype=torch.float64), torch.randn(b, 6, 2 * h, 2 * w, dtype=torch.float64)
+    results = []
+    for convolution, kind in ((doubled_convolution, dtype), (written, torch.float64)):
+        inputs = [tensor.to(kind).requires_grad_() for tensor in (x, weight, bias)]
+        y = convolution(*inputs)
+        results.append([y, *torch.autograd.grad(y, inputs, dy.to(kind))])
+    for found, expected in zip(*results, strict=True):
+        assert found.shape == expected.shape
+        assert (found - expected).abs().max() <= tolerance * expected.abs().max()
+
+
+def test_the_doubled_convolution_has_its_second_derivatives() -> None:
+    torch.manual_seed(0)
+    shapes = (1, 2, 3, 2), (2, 2, 3, 3), (2,)
+    inputs = [torch.randn(shape, dtype=torch.float64, requires_grad=True) for shape in shapes]
+    assert torch.autograd.gradcheck(doubled_convolution, inputs)
+    assert torch.autograd.gradgradcheck(doubled_convolution, inputs)
+
+
+def test_no_gradient_is_made_that_nobody_asks_for() -> None:
+    x, weight = torch.randn(1, 2, 3, 3, requires_grad=True), torch.randn(2, 2, 3, 3)
+    doubled_convolution(x, weight, None).sum().backward()
+    assert x.grad is not None
+    assert weight.grad is None
