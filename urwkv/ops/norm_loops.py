@@ -34,8 +34,8 @@ JOB = np.dtype(
 """What a team of threads is given: sizes, addresses of float32 tensors, numbers."""
 
 # The normal distribution's share below x is 1/2 + c P(c^2) / Q(c^2), c = x within +-5.4: off by less than 4e-8. The
-# derivative of GELU, share + x density, likewise within +-5.8: off by less than 1.2e-7. Both are 0 below that, and both
-# are fitted for the least of the largest error; float32 adds what it adds to torch's, see the tests.
+# derivative of GELU, share + x density, likewise within +-5.8: off by less than 1.2e-7. Both are 0 below
+# that, and fitted for the least of the largest error; float32 adds what it adds to torch's, see the tests.
 _f = np.float32
 SHARE_END, SLOPE_END = _f(5.4), _f(5.8)
 A0, A1, A2, A3, A4, A5 = map(_f, (0.39894223, 0.033372298, 0.0046508554, 1.6432241e-4, 6.3600264e-6, 2.3386692e-8))
