@@ -6,7 +6,7 @@ FROM python:3.11.14-slim-bookworm
 
 ARG TORCH_INDEX=https://download.pytorch.org/whl/cpu
 ENV PYTHONDONTWRITEBYTECODE=1 PYTHONUNBUFFERED=1 FLWR_TELEMETRY_ENABLED=0 NO_ALBUMENTATIONS_UPDATE=1 \
-    MPLCONFIGDIR=/tmp NUMBA_CACHE_DIR=/site/state/numba PATH=/opt/fedurwkv/.venv/bin:$PATH
+    MPLCONFIGDIR=/tmp NUMBA_CACHE_DIR=/tmp/numba PATH=/opt/fedurwkv/.venv/bin:$PATH
 WORKDIR /opt/fedurwkv
 COPY requirements.lock pyproject.toml README.md LICENSE ./
 RUN python -m venv .venv \

@@ -45,9 +45,9 @@ def add(high, low, fresh, weights, a, b, c, d):  # type: ignore[no-untyped-def]
         high[i], low[i] = total, lost
 
 
-@njit(void(float64[::1], float64[::1], float64), nogil=True)
+@njit(void(float64[::1], float64[::1], float64), nogil=True, error_model="numpy")
 def divide(high, low, divisor):  # type: ignore[no-untyped-def]
-    """`high <- (high + low) / divisor`, each (n,) in float64."""
+    """`high <- (high + low) / divisor`, each (n,) in float64; by zero it is no number, as everywhere in numpy."""
     for i in range(high.size):
         high[i] = (high[i] + low[i]) / divisor
 

@@ -7,6 +7,8 @@ import numpy.typing as npt
 
 Float64 = npt.NDArray[np.float64]
 
+NOTHING: Float64 = np.empty(0)
+
 AT_ONCE = 4
 """Arrays that are taken in together: a pass over the sum costs as much as reading eight of float32. Twice as many
 would take 0.9 times as long, and hold twice the memory."""
@@ -40,8 +42,13 @@ class CompensatedSum:
         """Add `weight * values`, of any shape. Exact for float32 values and whole weights below 2^29.
 
         A few arrays are taken in at a time: `values` may not change before the sum is read.
+
+        Raises:
+            ValueError: the array has another size; compiled loops would read past its end.
         """
         values = flat(values)
+        if values.size != self._high.size:
+            raise ValueError(f"an array of {values.size} numbers in a sum of {self._high.size}")
         if self._waiting and self._waiting[0].dtype != values.dtype:
             self._take_in()
         self._waiting.append(values)
@@ -50,12 +57,19 @@ class CompensatedSum:
             self._take_in()
 
     def divided_by(self, divisor: float) -> Float64:
-        """The sum, of at least one array, over `divisor`, made in the sum's own memory: it is used up."""
+        """The sum over `divisor`, made in the sum's own memory: it is used up.
+
+        Raises:
+            ValueError: nothing was added, or the sum was read before.
+        """
         from strategies import compiled
 
         self._take_in()
+        if self._fresh:
+            raise ValueError("a sum of nothing, or one that was read before")
         compiled.divide(self._high, self._low, divisor)
-        return self._high
+        mean, self._high, self._low, self._fresh = self._high, NOTHING, NOTHING, True
+        return mean
 
     def _take_in(self) -> None:
         from strategies import compiled  # here, since only who sums should wait for the compiler

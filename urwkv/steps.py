@@ -84,7 +84,7 @@ class _Part:
 
     def obstacle(self, x: Tensor, backend: str) -> str:
         """Why these layers cannot be computed as one; empty where they can."""
-        if any(layer._forward_hooks or layer._forward_pre_hooks or layer._backward_hooks for layer in self.layers):
+        if any(_has_hooks(layer) for layer in self.layers):
             return "calls no hooks of layers"
         on_gpu = backend == "triton" or x.device.type == "cuda"
         if self.doubled is not None:
@@ -98,12 +98,14 @@ class _Part:
             return obstacle or ("" if on_gpu else "knows no groups on a CPU")
         if not self.norm.training:
             return "takes a batch's own statistics, which evaluation does not"
-        if x.numel() == x.shape[1]:
+        if x.numel() <= x.shape[1]:
             return "needs more than one pixel a channel"
         if not on_gpu and self.order == 0:
             return "computes a norm with a GELU"
         plain = self.norm.affine and self.norm.track_running_stats and self.norm.momentum is not None
-        return "" if plain else "needs weights, running statistics and a momentum"
+        if not plain:
+            return "needs weights, running statistics and a momentum"
+        return "" if on_gpu or _are_vectors(self.norm) else "reads weights and statistics in float32, side by side"
 
     def at_once(self, x: Tensor) -> Tensor:
         if self.doubled is not None:
@@ -121,6 +123,20 @@ def _next(layers: list[nn.Module]) -> _Part:
     if isinstance(first, (nn.BatchNorm2d, nn.GroupNorm)):
         return _Part(layers[:2], first, 1) if isinstance(second, nn.GELU) else _Part(layers[:1], first)
     return _Part(layers[:1])
+
+
+def _has_hooks(layer: nn.Module) -> bool:
+    forward = layer._forward_hooks or layer._forward_pre_hooks
+    return bool(forward or layer._backward_hooks or layer._backward_pre_hooks)
+
+
+def _are_vectors(norm: nn.BatchNorm2d) -> bool:
+    """Whether loops that are given addresses can read the norm's weights and statistics."""
+    tensors = norm.weight, norm.bias, norm.running_mean, norm.running_var
+    return all(t is not None and (t.device.type, t.dtype, t.stride()) == _VECTOR for t in tensors)
+
+
+_VECTOR = ("cpu", torch.float32, (1,))
 
 
 def _is_plain(conv: nn.Conv2d) -> bool:

@@ -58,6 +58,31 @@ def test_kinds_of_arrays_may_be_mixed() -> None:
     assert total.divided_by(2.0).tolist() == exact
 
 
+def test_an_array_of_another_size_is_an_error() -> None:
+    total = CompensatedSum(3)
+    with pytest.raises(ValueError, match="an array of 2 numbers in a sum of 3"):
+        total.add(np.ones(2, np.float32), 1.0)
+
+
+def test_a_sum_is_read_once() -> None:
+    total = CompensatedSum(3)
+    with pytest.raises(ValueError, match="a sum of nothing"):
+        total.divided_by(1.0)
+    total.add(np.ones(3, np.float32), 1.0)
+    first = total.divided_by(2.0)
+    with pytest.raises(ValueError, match="one that was read before"):
+        total.divided_by(2.0)
+    with pytest.raises(ValueError, match="in a sum of 0"):
+        total.add(np.ones(3, np.float32), 1.0)
+    assert first.tolist() == [0.5] * 3
+
+
+def test_over_zero_there_is_no_number_and_no_error() -> None:
+    total = CompensatedSum(2)
+    total.add(np.ones(2, np.float32), 0.0)
+    assert np.isnan(total.divided_by(0.0)).all()
+
+
 def test_who_does_not_sum_does_not_wait_for_the_compiler() -> None:
     code = "import sys, strategies, client.app; print('numba' in sys.modules)"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True, cwd=ROOT)

@@ -116,6 +116,16 @@ def test_on_a_cpu_layers_are_as_written_where_something_is_in_the_way():
     for layer in hooked:
         layer.register_forward_hook(lambda *_: None)
     assert joined(hooked, x) == [0, 0]
+    watched = copy.deepcopy(plain)
+    for layer in watched:
+        layer.register_full_backward_pre_hook(lambda *_: None)
+    assert joined(watched, x) == [0, 0]
+    strided = copy.deepcopy(plain)
+    strided[2].weight = nn.Parameter(torch.ones(16)[::2])
+    assert joined(strided, x) == [0, 1]
+    before = copy.deepcopy(plain.state_dict())
+    assert joined(plain, x[:0]) == [0, 1]  # and the batch of nothing moves no statistics
+    assert all(torch.equal(before[name], plain.state_dict()[name]) for name in ("2.running_mean", "2.running_var"))
     grouped = Steps(nn.GELU(), nn.GroupNorm(2, 4), Doubling(), nn.Conv2d(4, 4, 3, stride=2, padding=1))
     grouped.backend = "auto"
     assert joined(grouped, x) == [0, 0]

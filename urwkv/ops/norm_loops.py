@@ -12,12 +12,15 @@ Threads take blocks of rows, whose number follows from the shape alone, so resul
 a block sums are float32, a sum for every place of a tile of whole rows; over places and blocks they are float64.
 """
 
+import logging
 from collections.abc import Callable
 from typing import Any
 
 import numpy as np
 from numba import carray, cfunc, float64, from_dtype, njit, types
 from numba.extending import intrinsic
+
+log = logging.getLogger(__name__)
 
 NORM_GELU, GELU_NORM = 1, 2
 
@@ -31,8 +34,8 @@ JOB = np.dtype(
 """What a team of threads is given: sizes, addresses of float32 tensors, numbers."""
 
 # The normal distribution's share below x is 1/2 + c P(c^2) / Q(c^2), c = x within +-5.4: off by less than 4e-8. The
-# derivative of GELU, share + x density, likewise within +-5.8: off by less than 1.2e-7. Both are fitted for the least
-# of the largest error; float32 adds what it adds to torch's, see the tests.
+# derivative of GELU, share + x density, likewise within +-5.8: off by less than 1.2e-7. Both are 0 below
+# that, and fitted for the least of the largest error; float32 adds what it adds to torch's, see the tests.
 _f = np.float32
 SHARE_END, SLOPE_END = _f(5.4), _f(5.8)
 A0, A1, A2, A3, A4, A5 = map(_f, (0.39894223, 0.033372298, 0.0046508554, 1.6432241e-4, 6.3600264e-6, 2.3386692e-8))
@@ -66,7 +69,8 @@ def share(x):
     c = c if c > -SHARE_END else -SHARE_END
     u = c * c
     above = A0 + u * (A1 + u * (A2 + u * (A3 + u * (A4 + u * A5))))
-    return HALF + c * (above / (ONE + u * (B1 + u * (B2 + u * (B3 + u * (B4 + u * B5))))))
+    near = HALF + c * (above / (ONE + u * (B1 + u * (B2 + u * (B3 + u * (B4 + u * B5))))))
+    return ZERO if x < -SHARE_END else near  # what is left of `near` there would be multiplied by x, however large
 
 
 @inlined
@@ -75,7 +79,8 @@ def slope(x):
     c = c if c > -SLOPE_END else -SLOPE_END
     u = c * c
     above = D0 + u * (D1 + u * (D2 + u * (D3 + u * (D4 + u * (D5 + u * D6)))))
-    return HALF + c * (above / (ONE + u * (E1 + u * (E2 + u * (E3 + u * (E4 + u * E5))))))
+    near = HALF + c * (above / (ONE + u * (E1 + u * (E2 + u * (E3 + u * (E4 + u * E5))))))
+    return ZERO if x < -SLOPE_END else near
 
 
 @inlined
@@ -253,7 +258,8 @@ def _compiled(body: Callable[..., None]) -> Any:
     signature = types.void(types.CPointer(from_dtype(JOB)))
     try:
         return cfunc(signature, cache=True, **LANGUAGE)(body)
-    except RuntimeError:  # Numba finds no folder to keep it in
+    except Exception as error:  # no folder to keep it in, a full disk, a torn file: whatever pickle makes of that
+        log.warning("%s is compiled for this process alone, which takes seconds: %s", body.__name__, error)
         return cfunc(signature, **LANGUAGE)(body)
 
 

@@ -1,6 +1,7 @@
 """BatchNorm and GELU by loops on a CPU, beside torch in float64."""
 
 import copy
+from pickle import UnpicklingError
 
 import numpy as np
 import pytest
@@ -116,6 +117,15 @@ def test_what_is_no_number_stays_none(order) -> None:
     assert y[0, :3].isfinite().all()
 
 
+def test_a_channel_that_is_far_below_zero_is_dead() -> None:
+    x = (-1e5 + 1e4 * torch.randn(1, 8, 9, 9)).to(memory_format=torch.channels_last).requires_grad_()
+    norm = norm_of(8)
+    y = by_loops(norm, GELU_NORM, x)
+    assert torch.equal(y, norm.bias[:, None, None].expand_as(y))
+    (dx,) = torch.autograd.grad(y, x, torch.randn(y.shape))
+    assert torch.equal(dx, torch.zeros_like(x))
+
+
 def test_share_and_slope_are_as_exact_as_torchs() -> None:
     x = np.linspace(-9, 9, 20_001, dtype=np.float32)
     wide = x.astype(np.float64)
@@ -130,13 +140,21 @@ def test_share_and_slope_are_as_exact_as_torchs() -> None:
     assert np.abs(ours - wide * exact["share"]).max() < 1.5 * np.abs(torchs - wide * exact["share"]).max()
 
 
-def test_where_no_machine_code_can_be_kept_it_is_compiled_for_this_process(monkeypatch) -> None:
+@pytest.mark.parametrize(
+    "error",
+    [
+        RuntimeError("cannot cache function 'nothing': no locator available for file '/read/only'"),
+        OSError(28, "No space left on device"),
+        UnpicklingError("pickle data was truncated"),
+    ],
+)
+def test_where_no_machine_code_can_be_kept_it_is_compiled_for_this_process(error, monkeypatch, caplog) -> None:
     asked = []
 
     def without_a_folder(signature, cache=False, **language):
         asked.append(cache)
         if cache:
-            raise RuntimeError("cannot cache function 'nothing': no locator available for file '/read/only'")
+            raise error
         return cfunc(signature, **language)
 
     def nothing(jobs):
@@ -145,3 +163,4 @@ def test_where_no_machine_code_can_be_kept_it_is_compiled_for_this_process(monke
     monkeypatch.setattr(norm_loops, "cfunc", without_a_folder)
     assert norm_loops._compiled(nothing).address != 0
     assert asked == [True, False]
+    assert caplog.messages == [f"nothing is compiled for this process alone, which takes seconds: {error}"]
