@@ -234,6 +234,8 @@ def main() -> None:
         signal.setitimer(signal.ITIMER_REAL, 60 * words.minutes)
     try:
         jobs = list(study.runs(lines, epsilons, words.seeds))
+        if not jobs:
+            parser.error("these words leave no run: plain training is of all tensors")
         for name, reason in finish(study, jobs, words.jobs).items():
             print(f"{name} has no result: {reason}")
     except (StoppedError, KeyboardInterrupt):

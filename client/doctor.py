@@ -54,7 +54,7 @@ def _exact(policy: Policy) -> Iterator[Finding]:
     """The numbers that go out beside a private update, and that no noise covers."""
     names = policy.uncovered
     if names:
-        which = "all numbers, train.loss and seconds among them," if names == [ANY] else ", ".join(names)
+        which = "all numbers that have no noise, train.loss among them," if names == [ANY] else ", ".join(names)
         rounded = f"rounded to {policy.allow.decimals} decimals"
         yield Finding(
             False,

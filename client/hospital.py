@@ -7,6 +7,8 @@ it are relative to its folder.
 from dataclasses import dataclass, fields
 from pathlib import Path
 
+import yaml
+
 from protocol.address import read_address
 from protocol.errors import DeploymentError, SettingsError
 from protocol.settings import Table, load_scenario, nearest, require, section
@@ -21,7 +23,7 @@ data: .                         # folder with images/, masks/ and perhaps site.c
 device: auto                    # where to compute: auto, cpu, cuda or cuda:N
 
 connection:
-  name: {name}                  # how the study calls this hospital; scores are reported under it
+  {name}                 # how the study calls this hospital; scores are reported under it
   coordinator: ""               # HOST:PORT, as the study's lead gives it; this side calls, nobody calls in
   ca: ca.crt                    # the study's CA certificate, as the study's lead gives it
   key: site.key                 # this hospital's private key, made by: fedurwkv site keygen {folder}
@@ -41,7 +43,7 @@ allow:
   strategies: any               # the aggregation strategies that may be used, like: fedavg, fedprox
   # the numbers that may leave beside the update, by name; "any" for all. The others are dropped, and the log says so.
   # These are the ones that coordinators count on to choose and judge a model. No noise covers val.* and test.*.
-  # Without privacy these may leave as well; private steps keep secret what they would tell:
+  # These may leave as well where privacy.unit is none; with privacy they say more than any epsilon covers:
   # {others}
   scalars: {scalars}
   decimals: 3                   # to which they are rounded
@@ -178,5 +180,6 @@ def write_template(folder: Path) -> Path:
     folder.mkdir(parents=True, exist_ok=True)
     rows = [", ".join(COUNTED_ON[i : i + 5]) for i in range(0, len(COUNTED_ON), 5)]
     words = {"scalars": ",\n    ".join(rows), "others": ", ".join(TELLING)}
-    path.write_text(TEMPLATE.format(folder=folder, name=folder.resolve().name, **words))
+    name = yaml.safe_dump({"name": folder.resolve().name}, width=1000).strip()  # quoted, where YAML would misread it
+    path.write_text(TEMPLATE.format(folder=folder, name=name, **words))
     return path

@@ -20,6 +20,11 @@ def test_the_template_is_a_hospital_named_after_its_folder(tmp_path: Path) -> No
         write_template(folder)
 
 
+@pytest.mark.parametrize("name", ["St. Mary: west", "yes", "wing #1", "1e3", "Zürich " + "x" * 100])
+def test_a_folders_name_is_the_hospitals_whatever_yaml_thinks_of_it(name: str, tmp_path: Path) -> None:
+    assert read_hospital(write_template(tmp_path / name).parent).name == name
+
+
 def test_the_template_lets_out_what_the_coordinator_cannot_do_without(tmp_path: Path) -> None:
     write_template(tmp_path / "mercy")
     policy = read_policy(tmp_path / "mercy")
