@@ -23,7 +23,7 @@ data: .                         # folder with images/, masks/ and perhaps site.c
 device: auto                    # where to compute: auto, cpu, cuda or cuda:N
 
 connection:
-  {name}                 # how the study calls this hospital; scores are reported under it
+  name: {name}                  # how the study calls this hospital; scores are reported under it
   coordinator: ""               # HOST:PORT, as the study's lead gives it; this side calls, nobody calls in
   ca: ca.crt                    # the study's CA certificate, as the study's lead gives it
   key: site.key                 # this hospital's private key, made by: fedurwkv site keygen {folder}
@@ -180,6 +180,7 @@ def write_template(folder: Path) -> Path:
     folder.mkdir(parents=True, exist_ok=True)
     rows = [", ".join(COUNTED_ON[i : i + 5]) for i in range(0, len(COUNTED_ON), 5)]
     words = {"scalars": ",\n    ".join(rows), "others": ", ".join(TELLING)}
-    name = yaml.safe_dump({"name": folder.resolve().name}, width=1000).strip()  # quoted, where YAML would misread it
+    line = yaml.safe_dump({"name": folder.resolve().name}, width=1000)  # quoted, where YAML would misread it
+    name = line.removeprefix("name: ").strip()
     path.write_text(TEMPLATE.format(folder=folder, name=name, **words))
     return path
