@@ -13,7 +13,7 @@ from client.data import normalise
 from client.device import PlaceSettings, find_place
 from client.hospital import Hospital
 from client.privacy.budget import check_readiness
-from client.privacy.policy import ANY, NONE, Policy, read_policy
+from client.privacy.policy import ANY, NONE, Policy
 from client.privacy.promise import void_promise
 from client.service import own_settings
 from client.training import TrainSettings
@@ -39,11 +39,10 @@ def examine(hospital: Hospital, table: Table, *, offline: bool) -> Iterator[Find
 
 def _privacy(hospital: Hospital, *, asked: bool) -> Iterator[Finding]:
     try:
-        check_readiness(hospital.folder, asked=asked)
+        policy = check_readiness(hospital.folder, asked=asked)
     except (LedgerError, PolicyError) as error:
         yield Finding(True, str(error))
         return
-    policy = read_policy(hospital.folder)
     if words := void_promise(policy):
         yield Finding(False, words)
     if asked or policy.privacy.unit != NONE:

@@ -20,7 +20,6 @@ from client import warm_courier
 from client.connection import check_words, reach
 from client.hospital import Hospital
 from client.privacy.budget import check_readiness
-from client.privacy.policy import read_policy
 from client.privacy.promise import void_promise
 from client.program import Program
 from client.run_watch import RunWatch
@@ -107,11 +106,11 @@ class Supervisor:
         """Say what will have the trainer refuse every task, or break a promise; it is mended without a restart."""
         if self.trainer in self.programs:
             try:
-                check_readiness(self.hospital.folder, asked=False)
+                policy = check_readiness(self.hospital.folder, asked=False)
             except (LedgerError, PolicyError) as error:
                 self.say(f"nothing can be trained yet: {error}")
                 return
-            if words := void_promise(read_policy(self.hospital.folder)):
+            if words := void_promise(policy):
                 self.say(f"warning: {words}")
 
     def _look(self) -> None:

@@ -54,8 +54,8 @@ def read_ledger(where: Path, folder: Path) -> list[Entry]:
     return ledger.entries()
 
 
-def check_readiness(folder: Path, *, asked: bool) -> None:
-    """Whether the site in `folder` could pay for a round: it has a policy, and a ledger where privacy is wanted.
+def check_readiness(folder: Path, *, asked: bool) -> Policy:
+    """The policy of the site in `folder`, which could pay for a round: it has a ledger where privacy is wanted.
 
     Args:
         asked: whether a study asks for privacy; the site itself may insist on it, too.
@@ -67,6 +67,7 @@ def check_readiness(folder: Path, *, asked: bool) -> None:
     policy = read_policy(folder)
     if asked or policy.privacy.unit != NONE:
         read_ledger(policy.ledger, folder)
+    return policy
 
 
 def _table(entries: Sequence[Entry]) -> Table:

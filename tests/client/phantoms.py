@@ -1,5 +1,6 @@
 """Small phantom sites and settings for tests that train the real network."""
 
+from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
 
@@ -19,6 +20,11 @@ SMALL = {
     "train.threads": 1,
     "tracking.uri": "none",
 }
+
+
+def sets_of(study: Mapping[str, object]) -> list[str]:
+    """The words of a command line that make these the settings."""
+    return [word for key, value in study.items() for word in ("--set", f"{key}={value}")]
 
 
 def small(**changed: object) -> Table:

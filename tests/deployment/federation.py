@@ -40,11 +40,6 @@ def fedurwkv(*command: object, seconds: float = 300, code: int = 0, prefix: tupl
     return done.stdout + done.stderr
 
 
-def sets_of(study: Mapping[str, object]) -> list[str]:
-    """The words of a command line that make these the settings."""
-    return [word for key, value in study.items() for word in ("--set", f"{key}={value}")]
-
-
 @dataclass
 class Running:
     """A command that runs on, and where it writes."""

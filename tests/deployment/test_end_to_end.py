@@ -15,8 +15,8 @@ from server.journal import holds_checkpoint, read_state
 from server.status import read_status
 from simulation.simulate import simulate
 from tests.client.hospitals import short_folder
-from tests.client.phantoms import SMALL, small, small_sites
-from tests.deployment.federation import Deployment, fedurwkv, left_over, running, sets_of, wait
+from tests.client.phantoms import SMALL, sets_of, small, small_sites
+from tests.deployment.federation import Deployment, fedurwkv, left_over, running, wait
 
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(900)]
 

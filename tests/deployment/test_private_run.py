@@ -7,8 +7,8 @@ import pytest
 from client.privacy.accounting import Charge, noise_for
 from client.privacy.ledger import Ledger, Limit, Limits, Request
 from tests.client.hospitals import PRIVACY, short_folder
-from tests.client.phantoms import SMALL, small, small_sites
-from tests.deployment.federation import Deployment, fedurwkv, left_over, sets_of
+from tests.client.phantoms import SMALL, sets_of, small, small_sites
+from tests.deployment.federation import Deployment, fedurwkv, left_over
 
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(900)]
 

@@ -10,7 +10,7 @@ import pytest
 
 from client.hospital import read_hospital
 from tests.client.hospitals import short_folder
-from tests.client.phantoms import SMALL, small, small_sites
+from tests.client.phantoms import SMALL, sets_of, small, small_sites
 from tests.deployment.federation import (
     Deployment,
     Running,
@@ -19,7 +19,6 @@ from tests.deployment.federation import (
     left_over,
     program,
     running,
-    sets_of,
 )
 
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(600)]

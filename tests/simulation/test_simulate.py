@@ -14,9 +14,9 @@ from safetensors.numpy import load_file
 
 from fedurwkv import main
 from protocol.settings import ROOT
-from tests.client.phantoms import SMALL
+from tests.client.phantoms import SMALL, sets_of
 
-SETS = [word for key, value in SMALL.items() for word in ("--set", f"{key}={value}")]
+SETS = sets_of(SMALL)
 
 
 def command(*words: str) -> list[str]:

@@ -93,6 +93,18 @@ def _room(job, block):
 
 
 @inlined
+def _totals(job, channel):
+    """What all blocks have summed for a channel in their last two tiles, in float64."""
+    first = second = 0.0
+    for block in range(job.blocks):
+        _, firsts, seconds = _room(job, block)
+        for j in range(channel, job.tile, job.channels):
+            first += firsts[j]
+            second += seconds[j]
+    return first, second
+
+
+@inlined
 def _moments(job, block, order):
     """The sums of s - a and of its squares, a being the first row, so that a mean far from zero cancels nothing."""
     x, z = carray(_at(job.x), (job.numbers,)), carray(_at(job.z), (job.numbers,))
@@ -124,12 +136,7 @@ def _finish_moments(job):
     about, _, _ = _room(job, 0)
     count = job.numbers // channels
     for c in range(channels):
-        total = total_squares = 0.0
-        for block in range(job.blocks):
-            _, sums, squares = _room(job, block)
-            for j in range(c, job.tile, channels):
-                total += sums[j]
-                total_squares += squares[j]
+        total, total_squares = _totals(job, c)
         away = total / count
         variance = max(total_squares / count - away * away, 0.0)
         mean[c], rstd[c] = about[c] + away, 1.0 / np.sqrt(variance + job.eps)
@@ -208,12 +215,7 @@ def _finish_sums(job):
     to_g, to_s, rest = _room(job, job.blocks)
     count = job.numbers // channels
     for c in range(channels):
-        g = gh = 0.0
-        for block in range(job.blocks):
-            _, gs, ghs = _room(job, block)
-            for j in range(c, job.tile, channels):
-                g += gs[j]
-                gh += ghs[j]
+        g, gh = _totals(job, c)
         gh *= rstd[c]
         dweight[c], dbias[c] = gh, g
         scale = float64(rstd[c]) * weight[c]
