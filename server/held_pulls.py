@@ -24,6 +24,7 @@ from flwr.proto.runtime_pb2 import PullAppMessagesRequest
 from google.protobuf.message import DecodeError
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
+from server.responses import OK, Response
 from server.uploads import Uploads
 
 PULL = "/v1/fleet/pull-messages"
@@ -51,35 +52,15 @@ AGAIN = 3
 
 KEY_HEADER = b"flwr-public-key"
 
-OK = 200
-
 Request = TypeVar("Request", PullObjectRequest, PushObjectRequest, PushMessagesRequest, PullAppMessagesRequest)
 
 
 @dataclass
-class _Answer:
-    """A response of the application: its start, its whole body, and how often it may still be handed out.
+class _Handed:
+    """A message that was handed out, and how often it may still be."""
 
-    It is passed on to `send`, if any, as it comes.
-    """
-
-    send: Send | None = None
-    start: Message = field(default_factory=dict)
-    body: bytes = b""
+    response: Response
     left: int = AGAIN
-
-    async def take(self, message: Message) -> None:
-        if message["type"] == "http.response.start":
-            self.start = message
-        else:
-            self.body += message.get("body", b"")
-        if self.send is not None:
-            await self.send(message)
-
-    @property
-    def good(self) -> bytes:
-        """The body; empty of a refusal."""
-        return self.body if self.start.get("status") == OK else b""
 
 
 @dataclass
@@ -110,7 +91,7 @@ class HeldPulls:
 
     def __init__(self, app: ASGIApp) -> None:
         self._app = app
-        self._unconfirmed: dict[bytes, _Answer] = {}
+        self._unconfirmed: dict[bytes, _Handed] = {}
         self._news = _News()
         self._uploads = Uploads()
 
@@ -122,7 +103,7 @@ class HeldPulls:
         elif path == REPLIED:
             await self._announce(scope, receive, send)
         elif path == REPLY_OBJECT:
-            answer = _Answer(send)
+            answer = Response(send)
             await self._app(scope, receive, answer.take)
             brought = _request(scope, PushObjectRequest)
             if brought and PushObjectResponse.FromString(answer.good).stored and self._uploads.brought(brought):
@@ -140,15 +121,15 @@ class HeldPulls:
         """Pass replies on that a site announces; nobody is told of them before Flower has said what is to come."""
         body = await _whole(receive)
         upload = self._uploads.begin(_read(PushMessagesRequest, body))
-        answer = _Answer()
+        answer = Response()
         try:
             answer = await self._ask(scope, body)
         finally:
-            if answer.start.get("status") != OK:
+            if answer.status != OK:
                 self._uploads.drop(upload)
             elif self._uploads.announced(upload, PushMessagesResponse.FromString(answer.body)):
                 self._news.tell(REPLIES)
-        await _send(answer, send)
+        await answer.pass_on(send)
 
     async def _hold(self, scope: Scope, receive: Receive, send: Send) -> None:
         body = await _whole(receive)
@@ -160,11 +141,11 @@ class HeldPulls:
         finally:
             gone.cancel()
         if answer is not None:
-            await _send(answer, send)
+            await answer.pass_on(send)
 
     async def _answer(
         self, scope: Scope, body: bytes, gone: "asyncio.Future[Any]", news: asyncio.Event
-    ) -> _Answer | None:
+    ) -> Response | None:
         """The first answer that says more than "not yet", or the last; None when nobody waits for it any longer."""
         path = scope["path"]
         until = time.monotonic() + (LOOK_EVERY if path == REPLIES else HOLD)
@@ -172,15 +153,17 @@ class HeldPulls:
             news.clear()
             answer = await self._ask(scope, self._of_whole(body) if path == REPLIES else body)
             left = until - time.monotonic()
-            if answer.start["status"] != OK or left <= 0:
+            if answer.status != OK or left <= 0:
                 return answer
             if answer.body != (NOT_YET if path == OBJECT else b""):
                 if path == PULL:
-                    self._unconfirmed[_key(scope)] = answer
+                    self._unconfirmed[_key(scope)] = _Handed(answer)
+                elif path == OBJECT and not answer.body:
+                    self._unconfirmed.pop(_key(scope), None)  # its content is gone: nobody needs it again
                 return answer
             if path == PULL and (again := self._unconfirmed.get(_key(scope))) is not None and again.left:
                 again.left -= 1
-                return again
+                return again.response
             work: asyncio.Future[Any] = asyncio.ensure_future(news.wait())
             await asyncio.wait([work, gone], timeout=min(left, LOOK_EVERY), return_when=asyncio.FIRST_COMPLETED)
             work.cancel()
@@ -194,8 +177,8 @@ class HeldPulls:
         asked.message_ids.extend(whole)
         return asked.SerializeToString()
 
-    async def _ask(self, scope: Scope, body: bytes) -> _Answer:
-        answer, sent = _Answer(), False
+    async def _ask(self, scope: Scope, body: bytes) -> Response:
+        answer, sent = Response(), False
 
         async def receive() -> Message:
             nonlocal sent
@@ -221,11 +204,6 @@ async def _whole(receive: Receive) -> bytes:
 async def _disconnected(receive: Receive) -> None:
     while (await receive())["type"] != "http.disconnect":
         pass
-
-
-async def _send(answer: _Answer, send: Send) -> None:
-    await send(answer.start)
-    await send({"type": "http.response.body", "body": answer.body})
 
 
 def _read(kind: type[Request], body: bytes) -> Request:

@@ -12,6 +12,7 @@ from flwr.superlink import main as superlink
 from flwr.superlink.cli.flower_superlink import flower_superlink
 from starlette.middleware import Middleware
 
+from server.endings import Endings
 from server.guard import Guard
 from server.handshakes import tell_handshakes
 from server.held_pulls import HeldPulls
@@ -31,6 +32,7 @@ def guard_with(study: Study) -> None:
     def guarded(*words: Any, **named: Any) -> Any:
         app = make(*words, **named)
         app.user_middleware.append(Middleware(Senders, study=study))  # the innermost: behind Flower's own
+        app.add_middleware(Endings)
         app.add_middleware(HeldPulls)
         app.add_middleware(Guard, study=study)
         return app

@@ -7,12 +7,26 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+import httpx
 import pytest
+from flwr.proto.message_pb2 import (
+    ConfirmMessageReceivedRequest,
+    ConfirmMessageReceivedResponse,
+    PullObjectRequest,
+)
+from flwr.proto.node_pb2 import Node
+from flwr.proto.run_pb2 import GetRunRequest
 from rich.console import Console
 from safetensors.numpy import load_file
 
+from client.connection import fleet_client
+from client.hospital import read_hospital
+from protocol.keys import public_key_of, read_private_key
 from server.journal import holds_checkpoint, read_state
 from server.status import read_status
+from server.study import read_study
+from server.study_run import find_run, run_id
+from server.superlink import Control
 from simulation.simulate import simulate
 from tests.client.hospitals import short_folder
 from tests.client.phantoms import SMALL, sets_of, small, small_sites
@@ -116,6 +130,21 @@ def status_of(deployment: Deployment) -> dict[str, Any]:
     return {}
 
 
+def assert_receives_no_more(deployment: Deployment, hospital: Path) -> None:
+    """What a site asks while it receives a message of the study's only run ends as `server.endings` says."""
+    study, site = read_study(deployment.study), read_hospital(hospital)
+    key = read_private_key(site.key)
+    with Control(study.local_address, study.ca) as control:
+        (node,) = (Node(node_id=node.id) for node in control.nodes() if node.key.line == public_key_of(key).line)
+    run = run_id(find_run(study, None))
+    with fleet_client(site, key) as client:
+        assert not client.PullObject(PullObjectRequest(node=node, run_id=run, object_id="a" * 64)).object_found
+        received = ConfirmMessageReceivedRequest(node=node, run_id=run, message_object_id="a" * 64)
+        assert client.ConfirmMessageReceived(received) == ConfirmMessageReceivedResponse()
+        with pytest.raises(httpx.HTTPStatusError):
+            client.GetRun(GetRunRequest(node=node, run_id=run))
+
+
 def test_a_run_that_is_stopped_goes_on_and_ends_with_the_same_weights(deployment: Deployment) -> None:
     sites = small_sites(deployment.folder, small())
     deployment.init()
@@ -129,6 +158,7 @@ def test_a_run_that_is_stopped_goes_on_and_ends_with_the_same_weights(deployment
             assert "go on with it: fedurwkv coordinator resume" in fedurwkv("coordinator", "stop", deployment.study)
             assert run.process.wait(120) == 1
         assert "go on with it: fedurwkv coordinator resume" in log.read_text()
+        assert_receives_no_more(deployment, hospitals[0])
         printed = fedurwkv("coordinator", "resume", deployment.study)
         assert "going on after round" in printed
         assert "is done" in fedurwkv("coordinator", "resume", deployment.study, code=1)

@@ -229,6 +229,18 @@ def test_a_message_that_was_confirmed_is_not(monkeypatch: pytest.MonkeyPatch) ->
     assert run(work()) == [b"train", b""]
 
 
+def test_a_message_whose_content_is_gone_is_not(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(held_pulls, "HOLD", 0.05)
+
+    async def work() -> list[bytes]:
+        flower = Flower()
+        flower.messages = [b"train", b""]
+        async with client(HeldPulls(flower)) as http:
+            return [await post(http, PULL), await post(http, OBJECT), await post(http, PULL)]
+
+    assert run(work()) == [b"train", b"", b""]
+
+
 def test_a_message_that_nobody_wants_is_handed_out_so_often_and_no_more(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(held_pulls, "HOLD", 0.05)
 
