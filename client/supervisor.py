@@ -23,6 +23,7 @@ from client.privacy.budget import check_readiness
 from client.privacy.promise import void_promise
 from client.program import Program
 from client.run_watch import RunWatch
+from client.supernode_watch import SuperNodeWatch
 from protocol.atomic import write_atomic
 from protocol.errors import FedURWKVError, LedgerError, PolicyError
 from protocol.lock import hold
@@ -66,6 +67,7 @@ class Supervisor:
         self.trainer = Program("trainer", lambda: service, state / "trainer.log", ours, self._hear_trainer)
         self.courier = Program("courier", lambda: _courier(hospital), state / "courier.log", flower)
         self.supernode = Program("supernode", self._supernode, state / "supernode.log", flower, self._hear_supernode)
+        self._watch = SuperNodeWatch(self.supernode, self.courier)
         parts = {TRAINER: (self.trainer,), CONNECTION: (self.courier, self.supernode)}
         self.programs: tuple[Program, ...] = parts[part] if part else (*parts[TRAINER], *parts[CONNECTION])
 
@@ -121,6 +123,9 @@ class Supervisor:
             if program.process is None and time.monotonic() >= program.again and not self._end.is_set():
                 program.start()
                 self._note()
+        if ill := self._watch.look():
+            self.say(f"the supernode is of no use: {ill}")
+            self.supernode.end(signal.SIGTERM)
 
     def _why(self, program: Program) -> str:
         """Why a program died, in a few words."""
@@ -138,6 +143,7 @@ class Supervisor:
             self.say(line.partition(" trainer: ")[2].strip())
 
     def _hear_supernode(self, line: str) -> None:
+        self._watch.hear(line)
         for words, state in TOLD:
             if words in line:
                 self._connect(state)

@@ -12,6 +12,7 @@ from pathlib import Path
 from protocol.errors import DeploymentError
 from protocol.lock import hold
 from protocol.settings import ROOT
+from protocol.superexec import SuperExecWatch
 from server.certificates import days_left
 from server.study import Study
 from server.superlink import Control, environment
@@ -34,7 +35,8 @@ def start(study: Study) -> None:
     """Serve the study until SIGTERM or SIGINT; the folder's `sites/` say who is admitted.
 
     Raises:
-        DeploymentError: the certificate has expired, or the SuperLink did not start, or it ended by itself.
+        DeploymentError: the certificate has expired, or the SuperLink did not start, or it or its SuperExec ended by
+            itself.
         RunError: this study is being served already.
     """
     end = threading.Event()
@@ -51,9 +53,14 @@ def start(study: Study) -> None:
             if not end.is_set():
                 enrol(study)
                 _say(f"serves {', '.join(study.hosts)} on {study.listen}:{study.port}; sites: {_names(study)}")
+            executor = SuperExecWatch()
             while not end.wait(LOOK_EVERY) and process.poll() is None:
                 for line in refusals:
                     _say(line.partition(" ")[2].strip())
+                if executor.ended(process.pid):
+                    raise DeploymentError(
+                        "the SuperLink's SuperExec has ended, without which no run starts: start again"
+                    )
         finally:
             _stop(process)
         if not end.is_set():

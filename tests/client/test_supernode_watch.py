@@ -1,0 +1,145 @@
+"""The watch over real processes: a SuperNode with its SuperExec, and what couriers are children of."""
+
+import os
+import signal
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from client import supernode_watch
+from client.program import Program
+from client.supernode_watch import SuperNodeWatch
+from protocol import superexec
+from protocol.superexec import PROGRAM, children
+from tests.client.test_supervisor import SLEEP, wait
+
+FAMILY = """
+import subprocess, sys, time
+subprocess.Popen(sys.argv[1:])
+time.sleep(600)
+"""
+
+
+@pytest.fixture(autouse=True)
+def at_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(supernode_watch, "LOOK_EVERY", 0.0)
+    monkeypatch.setattr(superexec, "LOOK_EVERY", 0.0)
+    monkeypatch.setattr(supernode_watch, "LOST_SECONDS", 0.2)
+
+
+def program(folder: Path, *child: str) -> Program:
+    """A program that sleeps, beside a child of its own where one is given."""
+    words = [sys.executable, "-S", "-u", "-c", *((FAMILY, *child) if child else (SLEEP,))]
+    return Program("p", lambda: words, folder / "log", dict(os.environ))
+
+
+@pytest.fixture
+def supernode(tmp_path: Path) -> Iterator[Program]:
+    """With a SuperExec."""
+    path = tmp_path / PROGRAM
+    path.write_text(f"#!{sys.executable}\n{SLEEP}\n")
+    path.chmod(0o755)
+    yield from started(program(tmp_path, str(path)), PROGRAM)
+
+
+@pytest.fixture
+def idle(tmp_path: Path) -> Iterator[Program]:
+    """What couriers are children of; it has none."""
+    yield from started(program(tmp_path))
+
+
+@pytest.fixture
+def busy(tmp_path: Path) -> Iterator[Program]:
+    """With one courier."""
+    yield from started(program(tmp_path, sys.executable, "-S", "-c", SLEEP), sys.executable)
+
+
+def started(one: Program, child: str = "") -> Iterator[Program]:
+    one.start()
+    assert one.process is not None
+    pid = one.process.pid
+    if child:
+        wait(lambda: children(pid, Path(child).name))
+    yield one
+    one.end(signal.SIGKILL)
+    one.process.wait()
+
+
+def told(watch: SuperNodeWatch) -> str:
+    """What is told once something is."""
+    words: list[str] = []
+
+    def look() -> str:
+        words.append(watch.look())
+        return words[-1]
+
+    wait(look)
+    return words[-1]
+
+
+def test_a_superexec_that_has_ended_is_told_once(supernode: Program, idle: Program) -> None:
+    watch = SuperNodeWatch(supernode, idle)
+    assert supernode.process is not None
+    assert watch.look() == ""
+    (executor,) = children(supernode.process.pid, PROGRAM)
+    os.kill(executor, signal.SIGKILL)
+    assert told(watch) == "its flower-superexec has ended"
+    assert watch.look() == ""
+
+
+def test_a_message_that_no_courier_works_at_is_lost_after_a_while(supernode: Program, idle: Program) -> None:
+    watch = SuperNodeWatch(supernode, idle)
+    watch.look()
+    watch.hear("INFO :      Received successfully")
+    assert watch.look() == ""  # one may be on its way
+    assert told(watch) == "a courier has ended without an answer"
+    assert watch.look() == ""
+
+
+@pytest.mark.parametrize(
+    "said", [["Received successfully", "Sending: train message"], ["Receiving: train message"], []]
+)
+def test_where_no_answer_is_due_no_courier_is_missed(supernode: Program, idle: Program, said: list[str]) -> None:
+    watch = SuperNodeWatch(supernode, idle)
+    watch.look()
+    for line in said:
+        watch.hear(line)
+    with pytest.raises(AssertionError):
+        wait(watch.look, 1.0)
+
+
+def test_a_courier_may_take_its_time(supernode: Program, busy: Program) -> None:
+    watch = SuperNodeWatch(supernode, busy)
+    watch.look()
+    watch.hear("Received successfully")
+    with pytest.raises(AssertionError):
+        wait(watch.look, 1.0)
+
+
+def test_a_courier_is_found_among_the_superexecs_children_too(
+    supernode: Program, idle: Program, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    assert supernode.process is not None
+    (executor,) = children(supernode.process.pid, PROGRAM)
+    monkeypatch.setattr(
+        supernode_watch, "children", lambda pid, name="": [1] if pid == executor else children(pid, name)
+    )
+    watch = SuperNodeWatch(supernode, idle)
+    watch.look()
+    watch.hear("Received successfully")
+    with pytest.raises(AssertionError):
+        wait(watch.look, 1.0)
+
+
+def test_a_supernode_that_was_started_anew_has_nothing_to_answer(supernode: Program, idle: Program) -> None:
+    watch = SuperNodeWatch(supernode, idle)
+    watch.look()
+    watch.hear("Received successfully")
+    assert supernode.process is not None
+    supernode.end(signal.SIGKILL)
+    supernode.process.wait()
+    supernode.start()
+    with pytest.raises(AssertionError):
+        wait(watch.look, 1.0)
