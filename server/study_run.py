@@ -80,7 +80,9 @@ def resume(study: Study, name: str | None, console: Console) -> Path:
     if (folder / "result.json").is_file():
         raise RunError(f"{folder.name} is done; see {folder}")
     if not state_of(study, folder).startswith("finished"):
-        raise RunError(f"{folder.name} is still running; see: fedurwkv coordinator status {study.folder}")
+        if read_status(folder).get("phase") != "failed":
+            raise RunError(f"{folder.name} is still running; see: fedurwkv coordinator status {study.folder}")
+        stop(study, folder.name)  # it has failed while the SuperLink was away, which would notice a minute later
     _wait_for_end(folder)
     table = resolve(load_scenario(folder / "settings.yaml")) | {"run.resume": True}
     return _follow(study, folder, table, console)

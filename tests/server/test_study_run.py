@@ -147,6 +147,20 @@ def test_a_resumed_run_has_its_own_settings_and_says_that_it_is_one(
     assert control.started == settings | {"run.resume": True}
 
 
+def test_a_run_that_has_failed_is_resumed_though_the_superlink_has_not_noticed(
+    study: Study, control: type[FakeControl], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    folder = a_run(study, "first")
+    (folder / "settings.yaml").write_text(json.dumps(resolve({"run.out": str(folder), "tracking.uri": "none"})))
+    Status(folder).update(phase="failed", error="too few sites")
+    monkeypatch.setattr(
+        control, "stop", lambda self, run: setattr(control, "status", RunState("finished:stopped", ""))
+    )
+    with pytest.raises(RunError, match=r"ended in phase 'starting' \(finished:stopped\)"):
+        resume(study, "first", QUIET)
+    assert control.started["run.resume"] is True
+
+
 def test_a_run_goes_on_only_once_the_stopped_ones_server_app_has_ended(
     study: Study, control: type[FakeControl], monkeypatch: pytest.MonkeyPatch
 ) -> None:
