@@ -6,11 +6,14 @@ SuperExec. In both cases it looks well from outside: it is connected, and a stud
 
 import time
 
+from flwr.common.constant import HEARTBEAT_DEFAULT_INTERVAL, HEARTBEAT_PATIENCE
+
 from client.program import Program
 from protocol.superexec import LOOK_EVERY, PROGRAM, SuperExecWatch, children
 
-LOST_SECONDS = 20.0
-"""How long a message may be without a courier before it counts as lost; one comes within a second or so."""
+LOST_SECONDS = 1.5 * HEARTBEAT_PATIENCE * HEARTBEAT_DEFAULT_INTERVAL
+"""How long a message may be without a courier before it counts as lost. One comes within a second or so; after half a
+minute Flower starts another for one that never began, and after one it answers for one that had its message."""
 
 RECEIVED, ANSWERED = "Received successfully", "Sending:"
 """What a SuperNode says when it has a message, and when it has the answer."""
@@ -27,25 +30,26 @@ class SuperNodeWatch:
     def __init__(self, supernode: Program, courier: Program) -> None:
         self._supernode, self._courier = supernode, courier
         self._executor = SuperExecWatch()
-        self._process, self._looked = 0, 0.0
-        self._waits = self._told = False
+        self._process, self._looked, self._told = 0, 0.0, False
+        self._waiting = 0  # the process that waits for an answer, which another thread hears
         self._alone: float | None = None
 
     def hear(self, line: str) -> None:
         """Take a line of the SuperNode's log."""
         if RECEIVED in line:
-            self._waits = True
+            self._waiting = self._running()
+            self._alone = None
         elif ANSWERED in line:
-            self._waits = False
+            self._waiting = 0
 
     def look(self) -> str:
         """Why the SuperNode is to be started anew, told once; empty when it is well, or not running."""
-        if self._supernode.process is None or time.monotonic() - self._looked < LOOK_EVERY:
+        running = self._running()
+        if not running or time.monotonic() - self._looked < LOOK_EVERY:
             return ""
         self._looked = time.monotonic()
-        if self._supernode.process.pid != self._process:
-            self._process, self._alone = self._supernode.process.pid, None
-            self._waits = self._told = False
+        if running != self._process:
+            self._process, self._alone, self._told = running, None, False
         reason = "" if self._told else self._reason()
         self._told = self._told or bool(reason)
         return reason
@@ -53,16 +57,25 @@ class SuperNodeWatch:
     def _reason(self) -> str:
         if self._executor.ended(self._process):
             return f"its {PROGRAM} has ended"
-        if not self._waits or self._has_courier():
+        alone = self._alone
+        if self._waiting != self._process or self._may_have_courier():
             self._alone = None
-        elif self._alone is None:
+        elif alone is None:
             self._alone = time.monotonic()
-        elif time.monotonic() - self._alone > LOST_SECONDS:
+        elif time.monotonic() - alone > LOST_SECONDS:
             return "a courier has ended without an answer"
         return ""
 
-    def _has_courier(self) -> bool:
-        parents = children(self._process, PROGRAM)
-        if self._courier.process is not None:
-            parents.append(self._courier.process.pid)
+    def _may_have_courier(self) -> bool:
+        """Whether a courier is seen, or nothing is, not even who starts them."""
+        parents, courier = children(self._process, PROGRAM), self._courier.process
+        if not parents:
+            return True
+        if courier is not None:
+            parents.append(courier.pid)
         return any(children(parent) for parent in parents)
+
+    def _running(self) -> int:
+        """The SuperNode's process; 0 while it has none."""
+        process = self._supernode.process
+        return 0 if process is None else process.pid

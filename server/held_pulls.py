@@ -152,8 +152,7 @@ class HeldPulls:
         while not gone.done():
             news.clear()
             answer = await self._ask(scope, self._of_whole(body) if path == REPLIES else body)
-            left = until - time.monotonic()
-            if answer.status != OK or left <= 0:
+            if answer.status != OK:
                 return answer
             if answer.body != (NOT_YET if path == OBJECT else b""):
                 if path == PULL:
@@ -164,6 +163,8 @@ class HeldPulls:
             if path == PULL and (again := self._unconfirmed.get(_key(scope))) is not None and again.left:
                 again.left -= 1
                 return again.response
+            if (left := until - time.monotonic()) <= 0:
+                return answer
             work: asyncio.Future[Any] = asyncio.ensure_future(news.wait())
             await asyncio.wait([work, gone], timeout=min(left, LOOK_EVERY), return_when=asyncio.FIRST_COMPLETED)
             work.cancel()

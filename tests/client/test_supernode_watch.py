@@ -4,9 +4,18 @@ import os
 import signal
 import sys
 from collections.abc import Iterator
+from datetime import timedelta
 from pathlib import Path
 
 import pytest
+from flwr.app import Metadata, RecordDict
+from flwr.app.message import make_message
+from flwr.common.constant import Status
+from flwr.supercore.constant import TaskType
+from flwr.supercore.corestate import in_memory_corestate
+from flwr.supercore.date import now
+from flwr.supercore.object_store.in_memory_object_store import InMemoryObjectStore
+from flwr.supernode.nodestate.in_memory_nodestate import InMemoryNodeState
 
 from client import supernode_watch
 from client.program import Program
@@ -14,6 +23,8 @@ from client.supernode_watch import SuperNodeWatch
 from protocol import superexec
 from protocol.superexec import PROGRAM, children
 from tests.client.test_supervisor import SLEEP, wait
+
+LOST = supernode_watch.LOST_SECONDS
 
 FAMILY = """
 import subprocess, sys, time
@@ -143,3 +154,62 @@ def test_a_supernode_that_was_started_anew_has_nothing_to_answer(supernode: Prog
     supernode.start()
     with pytest.raises(AssertionError):
         wait(watch.look, 1.0)
+
+
+def test_a_message_that_comes_before_the_new_supernode_was_looked_at_is_missed_too(
+    supernode: Program, idle: Program
+) -> None:
+    watch = SuperNodeWatch(supernode, idle)
+    watch.hear("Received successfully")
+    assert told(watch) == "a courier has ended without an answer"
+
+
+def test_what_was_left_of_a_dead_supernodes_words_is_nothing(supernode: Program, idle: Program) -> None:
+    watch = SuperNodeWatch(supernode, idle)
+    process, supernode.process = supernode.process, None
+    watch.hear("Received successfully")
+    supernode.process = process
+    with pytest.raises(AssertionError):
+        wait(watch.look, 1.0)
+
+
+def test_each_message_has_the_whole_time(supernode: Program, idle: Program, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(supernode_watch, "LOST_SECONDS", 0.0)
+    watch = SuperNodeWatch(supernode, idle)
+    for _ in range(10):
+        watch.hear("Received successfully")
+        assert watch.look() == ""
+        watch.hear("Sending: train message")  # and no look in between
+    watch.hear("Received successfully")
+    assert told(watch)
+
+
+def test_where_no_process_is_seen_no_courier_is_missed(idle: Program, busy: Program) -> None:
+    watch = SuperNodeWatch(busy, idle)  # no SuperExec among its children
+    watch.hear("Received successfully")
+    with pytest.raises(AssertionError):
+        wait(watch.look, 1.0)
+
+
+@pytest.mark.parametrize(("began", "got", "seconds"), [(False, False, 30), (True, True, 60), (True, False, None)])
+def test_flower_has_the_time_to_mend_itself_what_it_mends(
+    began: bool, got: bool, seconds: int | None, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Its node state over a courier that ended: before it began, and with and without its message."""
+    state = InMemoryNodeState(InMemoryObjectStore())
+    state.store_message(make_message(Metadata(1, "a", 0, 1, "", "1", 0.0, 600.0, "train"), RecordDict()))
+    task = state.create_task(TaskType.CLIENT_APP, 1)
+    assert task is not None
+    assert state.claim_task(task)
+    assert not began or state.activate_task(task)
+    assert not got or state.get_messages_legacy(run_ids=[1], is_reply=False)
+
+    def is_mended(after: float) -> bool:
+        later = now() + timedelta(seconds=after)
+        monkeypatch.setattr(in_memory_corestate, "now", lambda: later)
+        answered = bool(state.get_messages_legacy(is_reply=True))
+        return answered or state.get_tasks(task_ids=[task])[0].status.status == Status.PENDING
+
+    assert not is_mended((seconds or LOST) - 1)
+    assert is_mended((seconds or LOST) + 1) == (seconds is not None)
+    assert seconds is None or seconds + 20 < LOST

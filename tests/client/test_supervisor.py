@@ -1,6 +1,8 @@
 """The supervisor over real programs in the place of the trainer and of Flower's."""
 
 import json
+import os
+import signal
 import sys
 import threading
 import time
@@ -10,14 +12,18 @@ from pathlib import Path
 
 import pytest
 
+from client import supernode_watch
 from client.hospital import Hospital
 from client.privacy.ledger import Ledger
 from client.program import Program
 from client.site_status import running
 from client.supervisor import CONNECTION, PARTS, TRAINER, Supervisor
+from protocol import superexec
 from protocol.errors import DeploymentError, RunError
+from protocol.superexec import PROGRAM, children
 from tests.client.hospitals import PRIVACY, hospital_at
 from tests.client.privacy.test_ledger import ASKED, ROUND, WIDE
+from tests.protocol.test_superexec import write_superexec
 
 SLEEP = "import time; time.sleep(600)"
 
@@ -107,6 +113,34 @@ def test_what_the_supernode_says_is_told_once_a_change(hospital: Hospital) -> No
     assert [line.partition(":")[0] for line in said] == ["connected", "reconnecting", "refused"]
     noted = json.loads((hospital.state / "running.json").read_text())
     assert noted["connection"] == "refused"
+
+
+def test_a_supernode_without_its_superexec_is_ended(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(supernode_watch, "LOOK_EVERY", 0.0)
+    monkeypatch.setattr(superexec, "LOOK_EVERY", 0.0)
+    said: list[str] = []
+    hospital = hospital_at(folder / "h", folder)
+    hospital.state.mkdir()
+    supervisor = Supervisor(hospital, said.append, CONNECTION)
+    supervisor.programs = (supervisor.supernode,)
+    instead(supervisor.supernode, f"import subprocess; subprocess.Popen({write_superexec(folder)!r}); {SLEEP}")
+    supervisor.supernode.start()
+    process = supervisor.supernode.process
+    assert process is not None
+    wait(lambda: children(process.pid, PROGRAM))
+    supervisor._look()
+    os.kill(children(process.pid, PROGRAM)[0], signal.SIGKILL)
+    wait(lambda: supervisor._look() or said)
+    assert said == [f"the supernode is of no use: its {PROGRAM} has ended"]
+    assert process.wait(20) == -signal.SIGTERM
+
+
+def test_what_the_supernode_says_is_heard_by_its_watch(hospital: Hospital, monkeypatch: pytest.MonkeyPatch) -> None:
+    heard: list[str] = []
+    supervisor = Supervisor(hospital, lambda line: None)
+    monkeypatch.setattr(supervisor._watch, "hear", heard.append)
+    supervisor.supernode.heard("INFO :      Received successfully")
+    assert heard == ["INFO :      Received successfully"]
 
 
 def test_a_dead_supernode_is_explained_by_the_way_to_the_coordinator(folder: Path) -> None:

@@ -25,17 +25,22 @@ CHILD = f"#!{sys.executable}\nimport time; time.sleep(600)\n"
 @pytest.fixture
 def parent(tmp_path: Path) -> Iterator[int]:
     """A process with a SuperExec and another child."""
-    programs = [tmp_path / PROGRAM, tmp_path / "other"]
-    for path in programs:
-        path.write_text(CHILD)
-        path.chmod(0o755)
-    process = subprocess.Popen([sys.executable, "-S", "-c", PARENT, *map(str, programs)], start_new_session=True)
+    programs = [write_superexec(tmp_path), write_superexec(tmp_path, "other")]
+    process = subprocess.Popen([sys.executable, "-S", "-c", PARENT, *programs], start_new_session=True)
     try:
         wait(lambda: len(children(process.pid)) == 2 and children(process.pid, PROGRAM))
         yield process.pid
     finally:
         os.killpg(process.pid, signal.SIGKILL)
         process.wait()
+
+
+def write_superexec(folder: Path, name: str = PROGRAM) -> str:
+    """The path of a program that does nothing."""
+    path = folder / name
+    path.write_text(CHILD)
+    path.chmod(0o755)
+    return str(path)
 
 
 def wait(done: Callable[[], object], seconds: float = 20.0) -> None:
@@ -72,9 +77,54 @@ def test_a_superexec_has_ended_once_it_was_there_and_is_not(parent: int, monkeyp
     assert not watch.ended(os.getpid())  # another SuperLink, which has not started its own yet
 
 
-def test_the_machines_processes_are_not_read_through_all_the_time(
-    parent: int, monkeypatch: pytest.MonkeyPatch
+def test_a_superexec_that_ended_before_anybody_looked_has_ended(parent: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(superexec, "LOOK_EVERY", 0.0)
+    (executor,) = children(parent, PROGRAM)
+    os.kill(executor, signal.SIGKILL)
+    wait(lambda: not children(parent, PROGRAM))
+    watch = SuperExecWatch()
+    assert [watch.ended(parent) for _ in range(3)] == [False, True, True]
+
+
+def test_a_superexec_that_is_missed_once_has_not_ended(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(superexec, "LOOK_EVERY", 0.0)
+    looks = [[1], [], [1], [], []]
+    monkeypatch.setattr(superexec, "children", lambda process, program: looks.pop(0))
+    watch = SuperExecWatch()
+    assert [watch.ended(os.getpid()) for _ in range(5)] == [False] * 4 + [True]
+
+
+@pytest.mark.parametrize(("hidden", "all_children", "named"), [("children", 0, 0), ("stat", 2, 1), ("cmdline", 2, 0)])
+def test_processes_that_the_machine_hides_are_not_told_of_and_do_no_harm(
+    parent: int, hidden: str, all_children: int, named: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    read = Path.read_text
+
+    def refuse(path: Path, *words: str, **named: str) -> str:
+        if path.name == hidden:
+            raise PermissionError(path)
+        return read(path, *words, **named)
+
+    monkeypatch.setattr(Path, "read_text", refuse)
+    monkeypatch.setattr(superexec, "LOOK_EVERY", 0.0)
+    assert (len(children(parent)), len(children(parent, PROGRAM))) == (all_children, named)
+    watch = SuperExecWatch()
+    assert not any(watch.ended(parent) for _ in range(5))
+
+
+def test_children_that_any_thread_has_started_are_found() -> None:
+    code = "import subprocess, threading, time\n"
+    code += "start = lambda: (subprocess.Popen(['sleep', '600']), time.sleep(600))\n"
+    code += "threading.Thread(target=start).start(); start()"
+    process = subprocess.Popen([sys.executable, "-S", "-c", code], start_new_session=True)
+    try:
+        wait(lambda: len(children(process.pid, "sleep")) == 2)
+    finally:
+        os.killpg(process.pid, signal.SIGKILL)
+        process.wait()
+
+
+def test_the_processes_are_not_looked_at_all_the_time(parent: int, monkeypatch: pytest.MonkeyPatch) -> None:
     looks: list[int] = []
 
     def looked(process: int, program: str) -> list[int]:

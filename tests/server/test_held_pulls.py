@@ -241,6 +241,20 @@ def test_a_message_whose_content_is_gone_is_not(monkeypatch: pytest.MonkeyPatch)
     assert run(work()) == [b"train", b"", b""]
 
 
+def test_what_comes_when_time_is_up_counts_as_well(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(held_pulls, "HOLD", 0.0)
+
+    async def work() -> list[bytes]:
+        flower = Flower()
+        flower.messages = [b"train"]
+        async with client(HeldPulls(flower)) as http:
+            answers = [await post(http, PULL), await post(http, PULL)]
+            flower.messages = [b""]
+            return [*answers, await post(http, OBJECT), await post(http, PULL)]
+
+    assert run(work()) == [b"train", b"train", b"", b""]
+
+
 def test_a_message_that_nobody_wants_is_handed_out_so_often_and_no_more(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(held_pulls, "HOLD", 0.05)
 
