@@ -1,7 +1,8 @@
 """Dice against epsilon: from fresh weights and from a model that was pre-trained on another public data set.
 
-For each data set, start, subset of tensors that learn, epsilon and seed one federation of hospitals; `inf` takes the
-same clipped steps without noise, `plain` is training as it is without privacy, of all tensors. Test Dice of the model
+For each data set, start, subset of tensors that learn, epsilon and seed one federation of hospitals; `0` is the
+pre-trained model as it came, `inf` takes the same clipped steps without noise, `plain` is training as it is without
+privacy, of all tensors. Test Dice of the model
 that is best on the validation images, mean and standard deviation over the seeds, as a table and as curve.png.
 
     python bench/privacy.py --out runs/privacy --data ../shared/data [--minutes 8] [--jobs 8] [--set K=V]...
@@ -39,8 +40,8 @@ SETS = {"busi": "isic2018", "isic2018": "kvasir"}
 """The data sets, and on which other one their pre-trained start was trained."""
 
 PHANTOMS = "phantoms"
-EPSILONS = "1,2,4,8,inf,plain"
-INF, PLAIN = "inf", "plain"
+EPSILONS = "0,1,2,4,8,inf,plain"
+ZERO, INF, PLAIN = "0", "inf", "plain"
 SCRATCH, PRETRAINED = "scratch", "pretrained"
 SUBSETS = "all,head_and_norms"
 
@@ -66,6 +67,9 @@ rate, and every patient's gradient of full length: docs/privacy.md has what else
 
 OPENLY: Table = {"train.lr": 1e-3}
 """Of steps without privacy, of which there are many."""
+
+UNMOVED: Table = {"federation.rounds": 1, "train.epochs": 1, "train.lr": 1e-12}
+"""One round of steps too small for float32: what is scored has learnt nothing from these patients."""
 
 FEW: Table = {"train.lr": 3e-2}
 """Of head and norms, whose noise is of fewer coordinates and so moves the network less."""
@@ -131,7 +135,9 @@ class Study:
     def run(self, line: Line, epsilon: str, seed: int) -> Job:
         """The run of one point."""
         own: Table = {"privacy.trainable": line.subset}
-        if epsilon == PLAIN:
+        if epsilon == ZERO:
+            own |= UNMOVED
+        elif epsilon == PLAIN:
             own |= OPENLY
         else:
             own |= FEW if line.subset == "head_and_norms" else {}
@@ -149,8 +155,15 @@ class Study:
         for seed in range(seeds):
             for line in lines:
                 for epsilon in epsilons:
-                    if epsilon != PLAIN or line.subset == "all":
+                    if _is_run(line, epsilon):
                         yield self.run(line, epsilon, seed)
+
+
+def _is_run(line: Line, epsilon: str) -> bool:
+    """Whether there is such a point: without privacy all tensors learn, and fresh weights unmoved say nothing."""
+    if epsilon == ZERO:
+        return line.start == PRETRAINED and line.subset == "all"
+    return epsilon != PLAIN or line.subset == "all"
 
 
 def finish(study: Study, jobs: Sequence[Job], at_once: int) -> dict[str, str]:
@@ -235,7 +248,7 @@ def main() -> None:
     try:
         jobs = list(study.runs(lines, epsilons, words.seeds))
         if not jobs:
-            parser.error("these words leave no run: plain training is of all tensors")
+            parser.error("these words leave no run: `plain` is of all tensors, and so is `0`, of a pre-trained model")
         for name, reason in finish(study, jobs, words.jobs).items():
             print(f"{name} has no result: {reason}")
     except (StoppedError, KeyboardInterrupt):
