@@ -24,7 +24,8 @@ def status(hospital: Hospital) -> Iterator[str]:
         yield f"{hospital.name} is not running; start it with: fedurwkv site start {hospital.folder}"
         return
     minutes = (time.time() - words["since"]) / 60
-    yield f"{hospital.name}: {words['connection']} to {hospital.coordinator} for {minutes:.0f} min"
+    way = f"{words['connection']} to {hospital.coordinator}" if "connection" in words else "the trainer alone runs,"
+    yield f"{hospital.name}: {way} for {minutes:.0f} min"
     yield f"trainer: {'ready' if is_ready(hospital) else 'not ready'}"
     log = hospital.state / "trainer.log"
     if log.is_file():

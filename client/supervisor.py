@@ -157,7 +157,9 @@ class Supervisor:
     def _note(self) -> None:
         """Write what `fedurwkv site status` reads."""
         pids = {program.name: program.process.pid for program in self.programs if program.process}
-        words = {"pid": os.getpid(), "connection": self.connection, "since": time.time(), **pids}
+        words = {"pid": os.getpid(), "since": time.time(), **pids}
+        if self.part != TRAINER:
+            words["connection"] = self.connection
         write_atomic(self._noted(), json.dumps(words))
 
     def _noted(self) -> Path:

@@ -20,6 +20,7 @@ for data in /tmp/sites/site*/; do
     cp /study/ca.crt "$site/ca.crt"
     fedurwkv site keygen "$site"
     fedurwkv coordinator enroll /study "$name" "$site/site.pub"
+    mkdir -p "$site/state/trainer" "$site/privacy" "/state$number/trainer"  # where others are mounted
 done
-chown -R 10001 /study /site1 /site2 /site3 /data1 /data2 /data3
+chown -R 10001 /study /site? /data? /state? /socket?
 touch /study/prepared
