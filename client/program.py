@@ -9,8 +9,11 @@ import threading
 import time
 from collections.abc import Callable
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 from typing import IO
+
+from client.wall import Wall, stay_behind
 
 SHORTEST_PAUSE, LONGEST_PAUSE = 1.0, 60.0
 """Seconds before what died is started again: the first time, and at most."""
@@ -30,13 +33,14 @@ PR_SET_PDEATHSIG = 1
 
 @dataclass
 class Program:
-    """A program that is kept running: its command, its log, and what is to be done with each of its lines."""
+    """A program that is kept running: its command, log and wall, and what is to be done with each of its lines."""
 
     name: str
     command: Callable[[], list[str]]
     log: Path
     environment: dict[str, str]
     heard: Callable[[str], None] = lambda line: None
+    wall: Wall | None = None
     process: "subprocess.Popen[str] | None" = None
     pause: float = SHORTEST_PAUSE
     began: float = 0.0
@@ -48,6 +52,7 @@ class Program:
         if self.log.is_file() and self.log.stat().st_size > LARGEST_LOG:
             self.log.replace(self.log.with_suffix(".log.1"))
         self.began, self.last = time.monotonic(), []
+        rules = self.wall.build() if self.wall else None
         self.process = subprocess.Popen(
             self.command(),
             stdin=subprocess.DEVNULL,
@@ -57,8 +62,10 @@ class Program:
             text=True,
             errors="replace",
             start_new_session=True,
-            preexec_fn=_die_with_parent,
+            preexec_fn=partial(_begin, rules),
         )
+        if rules is not None:
+            os.close(rules)
         threading.Thread(target=self._read, args=(self.process.stdout,), daemon=True).start()
 
     def died(self) -> int | None:
@@ -88,5 +95,8 @@ class Program:
                 self.heard(line)
 
 
-def _die_with_parent() -> None:
+def _begin(rules: int | None) -> None:
+    """In the new process, before its program: die with the parent, and stay behind the wall."""
     ctypes.CDLL(None).prctl(PR_SET_PDEATHSIG, signal.SIGTERM)
+    if rules is not None:
+        stay_behind(rules)

@@ -16,7 +16,7 @@ import time
 from collections.abc import Callable
 from pathlib import Path
 
-from client import warm_courier
+from client import flower, warm_courier
 from client.connection import check_words, reach
 from client.hospital import Hospital
 from client.privacy.budget import check_readiness
@@ -63,10 +63,12 @@ class Supervisor:
         # -P: this installation's code, whatever lies in the working directory
         service = [sys.executable, "-P", "-m", "client.service", str(hospital.folder)]
         ours = os.environ | {"PYTHONPATH": str(ROOT)}
-        flower = _flower(hospital)
+        theirs, wall = flower.environment(hospital), flower.wall(hospital)
         self.trainer = Program("trainer", lambda: service, state / "trainer.log", ours, self._hear_trainer)
-        self.courier = Program("courier", lambda: _courier(hospital), state / "courier.log", flower)
-        self.supernode = Program("supernode", self._supernode, state / "supernode.log", flower, self._hear_supernode)
+        self.courier = Program("courier", lambda: _courier(hospital), state / "courier.log", theirs, wall=wall)
+        self.supernode = Program(
+            "supernode", self._supernode, state / "supernode.log", theirs, self._hear_supernode, wall
+        )
         self._watch = SuperNodeWatch(self.supernode, self.courier)
         parts = {TRAINER: (self.trainer,), CONNECTION: (self.courier, self.supernode)}
         self.programs: tuple[Program, ...] = parts[part] if part else (*parts[TRAINER], *parts[CONNECTION])
@@ -88,7 +90,8 @@ class Supervisor:
             self.hospital.socket.parent.mkdir(mode=0o700, exist_ok=True)
             if self.part != TRAINER:
                 locks.enter_context(RunWatch(self.hospital, self.say))
-            warm_courier.write_launcher(self.hospital.state / "programs", _couriers(self.hospital))
+            warm_courier.write_launcher(self.hospital.state / flower.PROGRAMS, _couriers(self.hospital))
+            (self.hospital.state / flower.HOME).mkdir(exist_ok=True)
             self._warn()
             try:
                 for program in self.programs:
@@ -105,7 +108,10 @@ class Supervisor:
         self._end.set()
 
     def _warn(self) -> None:
-        """Say what will have the trainer refuse every task, or break a promise; it is mended without a restart."""
+        """Say what will have the trainer refuse every task, or break a promise, or stands open."""
+        if self.part != TRAINER:
+            for words in flower.holes(self.hospital, self.supernode.wall):
+                self.say(f"warning: {words}")
         if self.trainer in self.programs:
             try:
                 policy = check_readiness(self.hospital.folder, asked=False)
@@ -157,7 +163,7 @@ class Supervisor:
     def _note(self) -> None:
         """Write what `fedurwkv site status` reads."""
         pids = {program.name: program.process.pid for program in self.programs if program.process}
-        words = {"pid": os.getpid(), "since": time.time(), **pids}
+        words: dict[str, object] = {"pid": os.getpid(), "since": time.time(), **pids}
         if self.part != TRAINER:
             words["connection"] = self.connection
         write_atomic(self._noted(), json.dumps(words))
@@ -196,18 +202,3 @@ def _courier(hospital: Hospital) -> list[str]:
 def _couriers(hospital: Hospital) -> Path:
     """The socket on which courier processes are asked for."""
     return hospital.socket.with_name("couriers")
-
-
-def _flower(hospital: Hospital) -> dict[str, str]:
-    """The SuperNode's environment: its home, its programs, no calls to anybody but the coordinator."""
-    home, programs = hospital.state / "flower", hospital.state / "programs"
-    path = os.pathsep.join([str(programs), str(Path(sys.executable).parent), os.environ.get("PATH", "")])
-    return os.environ | {
-        "FLWR_HOME": str(home),
-        "FLWR_TELEMETRY_ENABLED": "0",
-        "FLWR_DISABLE_UPDATE_CHECK": "1",
-        # how often SuperExec asks for work, in seconds; its default of 1 would be half of a short round
-        "FLWR_SUPEREXEC_TASK_POLL_INTERVAL": "0.1",
-        "OPENBLAS_NUM_THREADS": "1",  # couriers carry; threads of theirs would only be in the way of the trainer's
-        "PATH": path,
-    }

@@ -34,7 +34,8 @@ def hospital(folder: Path) -> Hospital:
 
 
 def instead(program: Program, code: str) -> None:
-    """Have a program be this Python code."""
+    """Have a program be this Python code, which may lie anywhere."""
+    program.wall = None
     program.command = lambda: [sys.executable, "-S", "-u", "-c", code]
 
 

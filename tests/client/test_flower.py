@@ -1,0 +1,110 @@
+"""What the coordinator's code reaches at a hospital, tried from behind the very wall that couriers get."""
+
+import socket
+import subprocess
+import sys
+from functools import partial
+from pathlib import Path
+
+import pytest
+
+from client import flower
+from client.hospital import Hospital
+from client.supervisor import CONNECTION, TRAINER, Supervisor
+from client.wall import Wall, stay_behind, version
+from tests.client.hospitals import hospital_at
+
+walled = pytest.mark.skipif(not version(), reason="needs a kernel with Landlock")
+
+
+@pytest.fixture
+def hospital(folder: Path) -> Hospital:
+    hospital = hospital_at(folder / "h", folder / "data")
+    for place in (hospital.data / "images", hospital.folder / "privacy", hospital.state / "studies" / "a"):
+        place.mkdir(parents=True)
+        (place / "file").write_text("x")
+    for place in (hospital.state / flower.HOME, hospital.state / flower.PROGRAMS, hospital.socket.parent):
+        place.mkdir()
+    for path in (hospital.ca, hospital.key):
+        path.write_text("x")
+    return hospital
+
+
+def behind(wall: Wall | None, code: str) -> str:
+    """What Python code prints behind a wall; its last word of error where it fails."""
+    assert wall is not None
+    command = [sys.executable, "-S", "-c", code]
+    begin = partial(stay_behind, wall.build())
+    done = subprocess.run(command, capture_output=True, text=True, preexec_fn=begin, check=False)
+    return done.stdout or done.stderr.splitlines()[-1]
+
+
+@walled
+def test_data_ledger_and_memory_are_not_there_and_site_yaml_is_not_to_be_changed(hospital: Hospital) -> None:
+    wall = flower.wall(hospital)
+    hidden = [hospital.data / "images", hospital.folder / "privacy", hospital.state / "studies" / "a"]
+    for path in (*(place / "file" for place in hidden), hospital.folder / "site.yaml"):
+        for mode in ("r", "a"):
+            assert "PermissionError" in behind(wall, f"open({str(path)!r}, {mode!r})"), path
+    for place in (*hidden, hospital.folder, hospital.state):
+        assert "PermissionError" in behind(wall, f"import os; os.listdir({str(place)!r})"), place
+        assert "PermissionError" in behind(wall, f"import os; os.rename({str(place)!r}, {str(place) + 'x'!r})"), place
+    new = str(hospital.folder / "site.yaml.new")
+    assert "PermissionError" in behind(wall, f"open({new!r}, 'w')")
+
+
+@walled
+def test_what_flower_needs_is_there(hospital: Hospital) -> None:
+    wall, home = flower.wall(hospital), str(hospital.state / flower.HOME)
+    assert behind(wall, f"print(open({str(hospital.ca)!r}).read(), open({str(hospital.key)!r}).read())") == "x x\n"
+    code = f"import tempfile; tempfile.tempdir = {home!r}; tempfile.mkdtemp(); print('made')"
+    assert behind(wall, code) == "made\n"
+    assert behind(wall, "import socket; print(socket.gethostbyname('localhost'))") == "127.0.0.1\n"
+
+
+@walled
+def test_the_trainers_socket_is_asked_and_one_for_couriers_opened(hospital: Hospital) -> None:
+    with socket.socket(socket.AF_UNIX) as trainer:
+        trainer.bind(str(hospital.socket))
+        trainer.listen()
+        connect = f"s = socket.socket(socket.AF_UNIX); s.connect({str(hospital.socket)!r})"
+        bind = f"t = socket.socket(socket.AF_UNIX); t.bind({str(hospital.socket.with_name('couriers'))!r})"
+        assert behind(flower.wall(hospital), f"import socket; {connect}; {bind}; print('both')") == "both\n"
+
+
+@walled
+def test_couriers_and_supernode_stay_behind_it_and_the_trainer_does_not(hospital: Hospital) -> None:
+    supervisor = Supervisor(hospital, lambda line: None)
+    assert supervisor.courier.wall == supervisor.supernode.wall == flower.wall(hospital)
+    assert supervisor.trainer.wall is None
+    supervisor.supernode.command = lambda: [
+        sys.executable,
+        "-S",
+        "-c",
+        f"open({str(hospital.folder / 'site.yaml')!r})",
+    ]
+    supervisor.supernode.start()
+    assert supervisor.supernode.process is not None
+    assert supervisor.supernode.process.wait(20) == 1
+    assert "PermissionError" in supervisor.supernode.log.read_text()
+
+
+@walled
+def test_what_lies_where_programs_must_read_is_told(hospital: Hospital, monkeypatch: pytest.MonkeyPatch) -> None:
+    assert list(flower.holes(hospital, flower.wall(hospital))) == []
+    monkeypatch.setattr(flower, "SYSTEM", (*flower.SYSTEM, str(hospital.data.parent)))
+    data, site = flower.holes(hospital, flower.wall(hospital))
+    assert data.startswith(f"{hospital.data} lies where Flower's programs have to read")
+    assert site.startswith(str(hospital.folder / "site.yaml"))
+
+
+@pytest.mark.parametrize("part", ["", TRAINER, CONNECTION])
+def test_a_kernel_without_walls_is_told_where_couriers_run(
+    hospital: Hospital, part: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(flower, "version", lambda: 0)
+    said: list[str] = []
+    supervisor = Supervisor(hospital, said.append, part)
+    supervisor._warn()
+    assert supervisor.courier.wall is None
+    assert [line[:38] for line in said] == ["warning: this kernel has no Landlock, "[:38]] * (part != TRAINER)
