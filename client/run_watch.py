@@ -6,6 +6,7 @@ and gets no key.
 
 import contextlib
 import json
+import os
 import socket
 import threading
 from collections.abc import Callable
@@ -45,8 +46,11 @@ class RunWatch:
     def __enter__(self) -> Self:
         place = self._hospital.socket.with_name(NAME)
         place.unlink(missing_ok=True)
-        self._listener.bind(str(place))
-        place.chmod(0o600)
+        before = os.umask(0o177)  # no chmod later: by then the coordinator's code could have put a link there
+        try:
+            self._listener.bind(str(place))
+        finally:
+            os.umask(before)
         self._listener.listen()
         threading.Thread(target=self._accept, daemon=True).start()
         return self

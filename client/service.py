@@ -53,6 +53,9 @@ LONGEST_REASON = 1000
 STUDIES = "studies"
 """Folder in the hospital's state: what it remembers of each study, in a folder of its own."""
 
+LOCK = "service.lock"
+"""File in the hospital's state, held by the one trainer."""
+
 STOP_SECONDS = 5.0
 """Seconds that a task gets to end once the service stops."""
 
@@ -188,7 +191,8 @@ def serve(hospital: Hospital, make: Callable[[Table, str], Trainer]) -> Iterator
     if socket.parent.stat().st_uid != os.geteuid():
         raise DeploymentError(f"{socket.parent} belongs to another user; remove it, or start as that user")
     socket.parent.chmod(stat.S_IRWXU)
-    with hold(socket.parent / "lock", f"another trainer of {hospital.name} is running"):
+    # not beside the socket, where the coordinator's code writes: a link of its making would be followed
+    with hold(hospital.state / LOCK, f"another trainer of {hospital.name} is running"):
         service = TrainerService(hospital, make)
         server = grpc.server(ThreadPoolExecutor(CALLS, "call"), options=LIMITS)
         add_TrainerServicer_to_server(service, server)

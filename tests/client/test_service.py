@@ -80,6 +80,14 @@ def test_only_the_owner_can_open_the_socket(hospital: Hospital) -> None:
         assert stat.S_IMODE(hospital.socket.parent.stat().st_mode) == 0o700
 
 
+def test_what_the_coordinators_code_puts_beside_the_socket_is_not_followed(hospital: Hospital, folder: Path) -> None:
+    hospital.socket.parent.mkdir(parents=True)
+    for name in ("lock", "service.lock"):
+        (hospital.socket.parent / name).symlink_to(folder / "made")
+    with serving(hospital):
+        assert not (folder / "made").exists()
+
+
 def test_the_standard_health_service_answers(hospital: Hospital) -> None:
     with (
         serving(hospital),
