@@ -66,5 +66,11 @@ def test_the_connections_unit_reads_the_site_and_writes_its_state_alone() -> Non
     ]
 
 
+def test_root_makes_nothing_where_the_site_s_user_could_have_put_a_link() -> None:
+    lines = (DOCKER / "site-connection.service").read_text().splitlines()
+    (prepared,) = [line for line in lines if line.startswith("ExecStartPre=")]
+    assert prepared.startswith("ExecStartPre=+/usr/sbin/runuser -u fedurwkv -- ")
+
+
 def test_the_rehearsals_script_can_be_read() -> None:
     subprocess.run(["sh", "-n", DOCKER / "prepare.sh"], check=True)
