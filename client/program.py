@@ -53,19 +53,21 @@ class Program:
             self.log.replace(self.log.with_suffix(".log.1"))
         self.began, self.last = time.monotonic(), []
         rules = self.wall.build() if self.wall else None
-        self.process = subprocess.Popen(
-            self.command(),
-            stdin=subprocess.DEVNULL,
-            stdout=subprocess.PIPE,
-            stderr=subprocess.STDOUT,
-            env=self.environment,
-            text=True,
-            errors="replace",
-            start_new_session=True,
-            preexec_fn=partial(_begin, rules),
-        )
-        if rules is not None:
-            os.close(rules)
+        try:
+            self.process = subprocess.Popen(
+                self.command(),
+                stdin=subprocess.DEVNULL,
+                stdout=subprocess.PIPE,
+                stderr=subprocess.STDOUT,
+                env=self.environment,
+                text=True,
+                errors="replace",
+                start_new_session=True,
+                preexec_fn=partial(_begin, rules),
+            )
+        finally:
+            if rules is not None:
+                os.close(rules)
         threading.Thread(target=self._read, args=(self.process.stdout,), daemon=True).start()
 
     def died(self) -> int | None:

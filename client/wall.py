@@ -3,7 +3,10 @@
 A courier runs code that a server ships, as the hospital's own user. Behind the wall it reads what programs need, and
 writes into folders of its own; data, ledger and site.yaml are not there for it. Nor can it look into the trainer's
 process, because a walled process traces none outside. The kernel holds children to it, too, and nobody takes it down.
-Sockets are no files here: the trainer's is asked as before.
+What Landlock lets through and must not is refused by `client.refused_calls`.
+
+Sockets are no files here: the trainer's is asked as before, and so is any other that the user may ask. What is known
+of a file by its name, as its size, is known behind a wall, too, and its mode may be changed; signals go through.
 
 Source: landlock(7), linux/landlock.h.
 """
@@ -15,19 +18,28 @@ import struct
 from dataclasses import dataclass
 from pathlib import Path
 
+from client import refused_calls
+
 CREATE, ADD, RESTRICT = 444, 445, 446  # landlock_create_ruleset(2) and its kin, the same on every machine
 ABI_VERSION = 1  # LANDLOCK_CREATE_RULESET_VERSION
 PATH_BENEATH = 1
 PR_SET_NO_NEW_PRIVS = 38
 
 EXECUTE, WRITE_FILE, READ_FILE, READ_DIR = 1 << 0, 1 << 1, 1 << 2, 1 << 3
-TRUNCATE = 1 << 14
+TRUNCATE, TRUNCATE_SINCE = 1 << 14, 3
 EVERYTHING = {1: (1 << 13) - 1, 2: (1 << 14) - 1, 3: (1 << 15) - 1}
 """All that can be forbidden to do with files, by the version of the interface."""
+
+SCOPED = 6
+"""The version from which on sockets with a name and no file can be kept apart."""
+ABSTRACT_SOCKETS = 1 << 0
 
 READ = EXECUTE | READ_FILE | READ_DIR
 OF_FILES = EXECUTE | WRITE_FILE | READ_FILE | TRUNCATE
 """What can be allowed of a file that is no folder."""
+
+DEVICES = tuple(Path("/dev", name) for name in ("null", "zero", "full", "random", "urandom"))
+"""Those that tell nothing; all else there may: disks, terminals, other programs' memory in /dev/shm."""
 
 _libc = ctypes.CDLL(None, use_errno=True)
 
@@ -44,12 +56,12 @@ class Wall:
     Attributes:
         read: may be read, and run.
         write: may be changed as well.
-        devices: may be read and written, and nothing made there.
+        devices: may be read and written.
     """
 
     read: tuple[Path, ...]
     write: tuple[Path, ...]
-    devices: tuple[Path, ...] = (Path("/dev"),)
+    devices: tuple[Path, ...] = DEVICES
 
     def reaches(self, path: Path) -> bool:
         """Whether `path` can be read from behind it."""
@@ -62,13 +74,20 @@ class Wall:
         Raises:
             OSError: the kernel refuses.
         """
-        handled = EVERYTHING[min(version(), max(EVERYTHING))]
+        interface = version()
+        handled = EVERYTHING[min(interface, max(EVERYTHING))]
         attribute = struct.pack("=Q", handled)
+        if interface >= SCOPED:
+            attribute += struct.pack("=QQ", 0, ABSTRACT_SOCKETS)  # nothing of the network's
         rules = _call(CREATE, attribute, ctypes.c_size_t(len(attribute)), ctypes.c_uint32(0))
-        for places, access in ((self.read, READ), (self.write, handled), (self.devices, READ | WRITE_FILE)):
-            for place in places:
-                with contextlib.suppress(FileNotFoundError):
-                    _allow(rules, place, access & handled)
+        try:
+            for places, access in ((self.read, READ), (self.write, handled), (self.devices, READ_FILE | WRITE_FILE)):
+                for place in places:
+                    with contextlib.suppress(FileNotFoundError):
+                        _allow(rules, place, access & handled)
+        except BaseException:
+            os.close(rules)
+            raise
         return rules
 
 
@@ -77,6 +96,8 @@ def stay_behind(rules: int) -> None:
     if _libc.prctl(PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0):
         raise OSError(ctypes.get_errno(), "prctl")
     _call(RESTRICT, ctypes.c_int(rules), ctypes.c_uint32(0))
+    if refused_calls.known():
+        refused_calls.refuse(refused_calls.steps())
 
 
 def _allow(rules: int, place: Path, access: int) -> None:

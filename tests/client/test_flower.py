@@ -1,19 +1,22 @@
 """What the coordinator's code reaches at a hospital, tried from behind the very wall that couriers get."""
 
+import os
 import socket
 import subprocess
 import sys
+import time
 from functools import partial
 from pathlib import Path
 
 import pytest
 
-from client import flower
+from client import flower, refused_calls
 from client.hospital import Hospital
 from client.supervisor import CONNECTION, TRAINER, Supervisor
 from client.wall import Wall, stay_behind, version
-from tests.client.hospitals import hospital_at
+from tests.client.hospitals import WITHOUT_PRIVACY, hospital_at
 
+pytestmark = pytest.mark.usefixtures("own_user")
 walled = pytest.mark.skipif(not version(), reason="needs a kernel with Landlock")
 
 
@@ -86,16 +89,84 @@ def test_couriers_and_supernode_stay_behind_it_and_the_trainer_does_not(hospital
     supervisor.supernode.start()
     assert supervisor.supernode.process is not None
     assert supervisor.supernode.process.wait(20) == 1
-    assert "PermissionError" in supervisor.supernode.log.read_text()
+    until, log = time.monotonic() + 20, supervisor.supernode.log
+    while not (log.is_file() and "PermissionError" in log.read_text()):  # another thread writes it
+        assert time.monotonic() < until
+        time.sleep(0.05)
 
 
 @walled
 def test_what_lies_where_programs_must_read_is_told(hospital: Hospital, monkeypatch: pytest.MonkeyPatch) -> None:
     assert list(flower.holes(hospital, flower.wall(hospital))) == []
     monkeypatch.setattr(flower, "SYSTEM", (*flower.SYSTEM, str(hospital.data.parent)))
-    data, site = flower.holes(hospital, flower.wall(hospital))
-    assert data.startswith(f"{hospital.data} lies where Flower's programs have to read")
-    assert site.startswith(str(hospital.folder / "site.yaml"))
+    told = list(flower.holes(hospital, flower.wall(hospital)))
+    hidden = [hospital.data, hospital.folder / "site.yaml", hospital.state, hospital.folder / "privacy"]
+    assert [words.partition(" lies where Flower's programs have to read")[0] for words in told] == list(
+        map(str, hidden)
+    )
+
+
+@walled
+def test_a_ledger_and_a_state_that_lie_there_are_told(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    elsewhere = folder / "there"
+    hospital = hospital_at(
+        folder / "h",
+        folder / "data",
+        privacy=WITHOUT_PRIVACY | {"ledger": str(elsewhere / "ledger")},
+        state="../there/s",
+    )
+    monkeypatch.setattr(flower, "SYSTEM", (*flower.SYSTEM, str(elsewhere)))
+    state, ledger = flower.holes(hospital, flower.wall(hospital))
+    assert "there/s lies where" in state
+    assert ledger.startswith(f"{elsewhere / 'ledger'} lies where")
+
+
+@walled
+@pytest.mark.parametrize("leads", ["/run/NetworkManager/resolv.conf", "/run/systemd/resolve/stub-resolv.conf"])
+def test_names_of_hosts_are_read_wherever_the_system_keeps_them(hospital: Hospital, leads: str) -> None:
+    wall = flower.wall(hospital)
+    assert wall is not None
+    assert wall.reaches(Path(leads))
+    assert not wall.reaches(Path("/run/user/1000/bus"))
+
+
+@walled
+def test_root_is_told_that_no_wall_holds_it(hospital: Hospital, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(os, "geteuid", lambda: 0)
+    (words,) = flower.holes(hospital, flower.wall(hospital))
+    assert words.startswith("this is root")
+
+
+@walled
+def test_whoever_starts_programs_for_the_user_is_told(hospital: Hospital, monkeypatch: pytest.MonkeyPatch) -> None:
+    place = hospital.folder / "1000"
+    monkeypatch.setattr(flower, "SERVANTS", (f"{hospital.folder}/{{user}}", f"{hospital.folder}/nobody"))
+    with socket.socket(socket.AF_UNIX) as servant:
+        servant.bind(str(place))
+        servant.listen()
+        code = f"import socket; socket.socket(socket.AF_UNIX).connect({str(place)!r}); print('asked')"
+        assert behind(flower.wall(hospital), code) == "asked\n"
+        (words,) = flower.holes(hospital, flower.wall(hospital))
+    assert words.startswith(f"{place} takes orders from this user")
+
+
+@walled
+def test_a_machine_whose_calls_are_unknown_is_told(hospital: Hospital, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(refused_calls, "CALLS", {})
+    monkeypatch.setattr(flower, "version", lambda: 2)
+    names, short = flower.holes(hospital, flower.wall(hospital))
+    assert "learn the names" in names
+    assert "cut files of this user's short" in short
+
+
+@walled
+def test_a_program_that_cannot_be_started_leaves_no_file_open(hospital: Hospital) -> None:
+    supervisor = Supervisor(hospital, lambda line: None)
+    supervisor.supernode.command = lambda: [str(hospital.folder / "nothing")]
+    before = len(list(Path("/proc/self/fd").iterdir()))
+    with pytest.raises(OSError, match="nothing"):
+        supervisor.supernode.start()
+    assert len(list(Path("/proc/self/fd").iterdir())) == before
 
 
 @pytest.mark.parametrize("part", ["", TRAINER, CONNECTION])

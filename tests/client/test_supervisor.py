@@ -160,6 +160,7 @@ def test_the_trainers_words_are_passed_on_without_their_time(hospital: Hospital)
     assert said == ["train of round 1 took 3 s"]
 
 
+@pytest.mark.usefixtures("own_user")
 @pytest.mark.parametrize("part", ["", *PARTS])
 def test_a_missing_ledger_is_told_where_the_trainer_starts(folder: Path, part: str) -> None:
     hospital = hospital_at(folder / "h", folder, privacy=PRIVACY)
@@ -173,6 +174,7 @@ def test_a_missing_ledger_is_told_where_the_trainer_starts(folder: Path, part: s
     assert said == []
 
 
+@pytest.mark.usefixtures("own_user")
 @pytest.mark.parametrize("part", ["", *PARTS])
 def test_a_promise_that_training_without_privacy_breaks_is_told_where_the_trainer_starts(
     folder: Path, part: str

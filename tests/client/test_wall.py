@@ -1,16 +1,22 @@
 """The kernel's own walls, around real processes."""
 
 import os
+import shlex
+import socket
 import subprocess
 import sys
+import tempfile
 from collections.abc import Iterator
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 
 import pytest
 
+from client import refused_calls
 from client import wall as module
-from client.wall import Wall, stay_behind, version
+from client.wall import SCOPED, TRUNCATE_SINCE, Wall, stay_behind, version
+from protocol.errors import DeploymentError
 
 pytestmark = pytest.mark.skipif(not version(), reason="needs a kernel with Landlock")
 
@@ -99,6 +105,89 @@ def test_an_older_kernel_forbids_what_it_knows(
     monkeypatch.setattr(module, "version", lambda: old)
     assert "denied" in behind(wall, f"cat {tmp_path}/hidden/file")
     assert behind(wall, f"cat {tmp_path}/read/file") == "in read"
+    linked = behind(wall, f"cd {tmp_path}/own; mkdir a; ln file a/b && cat a/b")
+    assert ("in own" if old > 1 else "cross-device") in linked  # 1 allows no links between folders at all
+
+
+@pytest.mark.skipif(version() < TRUNCATE_SINCE, reason="needs Linux 6.2")
+def test_what_may_be_read_is_not_cut_short_while_it_is_opened(wall: Wall, tmp_path: Path) -> None:
+    cut = os.O_RDONLY | os.O_TRUNC
+    assert calls(wall, "open", bytes(tmp_path / "alone"), cut) == "-1 13\n"
+
+
+def test_of_the_devices_those_alone_are_there_that_tell_nothing(wall: Wall) -> None:
+    assert behind(wall, "head -c 1 /dev/zero | wc -c; echo x > /dev/null") == "1\n"
+    with tempfile.NamedTemporaryFile(dir="/dev/shm") as shared:
+        for code in (f"cat {shared.name}", f"echo x > {shared.name}", "ls /dev/shm", "ls /dev", "cat /dev/ptmx"):
+            assert "denied" in behind(wall, code), code
+
+
+def calls(wall: Wall, *words: object) -> str:
+    """What a call of the C library's answers behind a wall."""
+    code = f"import ctypes; c = ctypes.CDLL(None, use_errno=True); print(c.{words[0]}{words[1:]}, ctypes.get_errno())"
+    python = (*wall.read, Path(sys.prefix), Path(sys.base_prefix))
+    return behind(replace(wall, read=python), f"{sys.executable} -S -c {shlex.quote(code)}")
+
+
+def test_names_of_files_that_others_open_are_not_told(wall: Wall, tmp_path: Path) -> None:
+    for place in ("hidden", "own"):
+        assert calls(wall, "inotify_add_watch", 0, bytes(tmp_path / place), 0xFFF) == "-1 1\n"
+    assert calls(wall, "fanotify_mark", 0, 1, 0, -100, bytes(tmp_path / "hidden")) == "-1 1\n"
+
+
+@pytest.mark.parametrize("old", [1, None])
+def test_no_file_is_cut_short_by_its_name(
+    wall: Wall, tmp_path: Path, old: int | None, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(module, "version", lambda: old or version())
+    assert calls(wall, "truncate", bytes(tmp_path / "hidden" / "file"), 0) == "-1 1\n"
+    assert (tmp_path / "hidden" / "file").read_text() == "in hidden"
+    assert behind(wall, f"cd {tmp_path}/own; echo long > file; : > file; cat file") == ""
+
+
+@pytest.mark.skipif(os.uname().machine != "x86_64", reason="this machine has one interface")
+def test_the_same_calls_by_another_interface_are_refused(wall: Wall, tmp_path: Path) -> None:
+    x32 = refused_calls.X32 | 254
+    assert calls(wall, "syscall", x32, 0, bytes(tmp_path / "hidden"), 0xFFF) == "-1 1\n"
+
+
+@pytest.mark.skipif(os.uname().machine != "x86_64", reason="this machine has one interface")
+def test_a_32_bit_interface_is_refused_whole(wall: Wall) -> None:
+    getpid = bytes.fromhex("b814000000 cd80 c3")  # mov eax, 20; int 0x80; ret
+    code = f"""\
+import ctypes, mmap
+memory = mmap.mmap(-1, 4096, prot=7)
+memory.write({getpid!r})
+print(ctypes.CFUNCTYPE(ctypes.c_int)(ctypes.addressof(ctypes.c_char.from_buffer(memory)))() > 0, flush=True)
+"""
+    words = f"{sys.executable} -S -c {shlex.quote(code)}"
+    if subprocess.run(["sh", "-c", words], capture_output=True, text=True, check=False).stdout != "True\n":
+        pytest.skip("this kernel has no 32-bit interface")
+    assert behind(replace(wall, read=(*wall.read, Path(sys.prefix), Path(sys.base_prefix))), words) == "False\n"
+
+
+def test_a_machine_whose_calls_are_unknown_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(refused_calls, "CALLS", {})
+    with pytest.raises(DeploymentError, match=f"calls on {os.uname().machine} are not known"):
+        refused_calls.steps()
+
+
+@pytest.mark.skipif(version() < SCOPED, reason="needs Landlock 6")
+def test_a_socket_with_a_name_and_no_file_is_not_asked(wall: Wall) -> None:
+    with socket.socket(socket.AF_UNIX) as listener:
+        listener.bind("")  # the kernel chooses a name
+        listener.listen()
+        name = listener.getsockname().decode("latin-1")
+        python = (*wall.read, Path(sys.prefix), Path(sys.base_prefix))
+        code = f"import socket; socket.socket(socket.AF_UNIX).connect({name.encode('latin-1')!r})"
+        assert "PermissionError" in behind(replace(wall, read=python), f"{sys.executable} -S -c {shlex.quote(code)}")
+
+
+def test_a_wall_that_cannot_be_built_leaves_no_file_open(wall: Wall, tmp_path: Path) -> None:
+    before = len(list(Path("/proc/self/fd").iterdir()))
+    with pytest.raises(NotADirectoryError):
+        replace(wall, read=(tmp_path / "alone" / "x",)).build()
+    assert len(list(Path("/proc/self/fd").iterdir())) == before
 
 
 def test_what_the_kernel_refuses_is_an_error() -> None:
