@@ -2,8 +2,8 @@
 
 For each data set, start, subset of tensors that learn, epsilon and seed one federation of hospitals; `0` is the
 pre-trained model as it came, `inf` takes the same clipped steps without noise, `plain` is training as it is without
-privacy, of all tensors. Test Dice of the model
-that is best on the validation images, mean and standard deviation over the seeds, as a table and as curve.png.
+privacy, of all tensors. Test Dice of the model that is best on the validation images, mean and standard deviation
+over the seeds, as a table and as curve.png.
 
     python bench/privacy.py --out runs/privacy --data ../shared/data [--minutes 8] [--jobs 8] [--set K=V]...
 

@@ -10,6 +10,7 @@ from client import refused_calls, warm_courier
 from client.hospital import FILE, Hospital
 from client.privacy.policy import read_policy
 from client.wall import TRUNCATE_SINCE, Wall, version
+from protocol import flower
 from protocol.errors import PolicyError
 
 HOME, PROGRAMS = "flower", "programs"
@@ -27,17 +28,12 @@ SERVANTS = ("/run/user/{user}/systemd/private", "/run/user/{user}/bus", "/run/do
 
 def environment(hospital: Hospital) -> dict[str, str]:
     """The environment: a home, programs, no calls to anybody but the coordinator."""
-    home, programs = hospital.state / HOME, hospital.state / PROGRAMS
-    path = os.pathsep.join([str(programs), str(Path(sys.executable).parent), os.environ.get("PATH", "")])
-    return os.environ | {
-        "FLWR_HOME": str(home),
+    home = hospital.state / HOME
+    return flower.environment(home, hospital.state / PROGRAMS) | {
         "TMPDIR": str(home),
-        "FLWR_TELEMETRY_ENABLED": "0",
-        "FLWR_DISABLE_UPDATE_CHECK": "1",
         # how often SuperExec asks for work, in seconds; its default of 1 would be half of a short round
         "FLWR_SUPEREXEC_TASK_POLL_INTERVAL": "0.1",
         "OPENBLAS_NUM_THREADS": "1",  # couriers carry; threads of theirs would only be in the way of the trainer's
-        "PATH": path,
     }
 
 

@@ -1,7 +1,6 @@
 """A program that is kept running by its parent, with its whole family of processes and its log."""
 
 import contextlib
-import ctypes
 import os
 import signal
 import subprocess
@@ -13,6 +12,7 @@ from functools import partial
 from pathlib import Path
 from typing import IO
 
+from client.prctl import prctl
 from client.wall import Wall, stay_behind
 
 SHORTEST_PAUSE, LONGEST_PAUSE = 1.0, 60.0
@@ -99,6 +99,6 @@ class Program:
 
 def _begin(rules: int | None) -> None:
     """In the new process, before its program: die with the parent, and stay behind the wall."""
-    ctypes.CDLL(None).prctl(PR_SET_PDEATHSIG, signal.SIGTERM)
+    prctl(PR_SET_PDEATHSIG, int(signal.SIGTERM))
     if rules is not None:
         stay_behind(rules)

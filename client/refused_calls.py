@@ -11,6 +11,7 @@ import errno
 import os
 import struct
 
+from client.prctl import prctl
 from protocol.errors import DeploymentError
 
 PR_SET_SECCOMP, SECCOMP_MODE_FILTER = 22, 2
@@ -26,8 +27,6 @@ CALLS = {
     "aarch64": (0xC00000B7, (45, 27, 263)),
 }
 """By machine: its AUDIT_ARCH, and the numbers of truncate, inotify_add_watch and fanotify_mark."""
-
-_libc = ctypes.CDLL(None, use_errno=True)
 
 
 class _Program(ctypes.Structure):
@@ -59,5 +58,4 @@ def steps() -> bytes:
 def refuse(filter_steps: bytes) -> None:
     """Have the kernel refuse them to the calling process and its children, for good; PR_SET_NO_NEW_PRIVS is set."""
     program = _Program(len(filter_steps) // 8, filter_steps)
-    if _libc.prctl(PR_SET_SECCOMP, SECCOMP_MODE_FILTER, ctypes.byref(program), 0, 0):
-        raise OSError(ctypes.get_errno(), "seccomp")
+    prctl(PR_SET_SECCOMP, SECCOMP_MODE_FILTER, ctypes.byref(program))

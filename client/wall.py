@@ -19,6 +19,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from client import refused_calls
+from client.prctl import prctl
 
 CREATE, ADD, RESTRICT = 444, 445, 446  # landlock_create_ruleset(2) and its kin, the same on every machine
 ABI_VERSION = 1  # LANDLOCK_CREATE_RULESET_VERSION
@@ -93,8 +94,7 @@ class Wall:
 
 def stay_behind(rules: int) -> None:
     """Put the calling process behind a wall, for good."""
-    if _libc.prctl(PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0):
-        raise OSError(ctypes.get_errno(), "prctl")
+    prctl(PR_SET_NO_NEW_PRIVS, 1)
     _call(RESTRICT, ctypes.c_int(rules), ctypes.c_uint32(0))
     if refused_calls.known():
         refused_calls.refuse(refused_calls.steps())

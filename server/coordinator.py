@@ -10,12 +10,13 @@ import time
 from pathlib import Path
 
 from protocol.errors import DeploymentError
+from protocol.flower import environment
 from protocol.lock import hold
 from protocol.settings import ROOT
 from protocol.superexec import SuperExecWatch
 from server.certificates import days_left
 from server.study import Study
-from server.superlink import Control, environment
+from server.superlink import Control
 
 START_SECONDS = 120.0
 STOP_SECONDS = 15.0

@@ -13,7 +13,7 @@ from flwr.supercore.error import ApiErrorCode, FlowerError
 from starlette.types import ASGIApp, Receive, Scope, Send
 
 from server.held_pulls import CONFIRM, OBJECT
-from server.responses import OK, Response
+from server.responses import OK, Response, whole
 
 INSTEAD = {
     OBJECT: PullObjectResponse(object_found=False).SerializeToString(),
@@ -36,9 +36,7 @@ class Endings:
         answer = Response()
         await self._app(scope, receive, answer.take)
         if answer.status != OK and _is_over(answer.body):
-            body = INSTEAD[scope["path"]]
-            headers = [(b"content-type", b"application/protobuf"), (b"content-length", str(len(body)).encode())]
-            answer = Response(start={"type": "http.response.start", "status": OK, "headers": headers}, body=body)
+            answer = whole(OK, b"application/protobuf", INSTEAD[scope["path"]])
         await answer.pass_on(send)
 
 

@@ -7,6 +7,8 @@ from pathlib import Path
 
 from starlette.types import Send
 
+from server.responses import Header, whole
+
 QUIET_SECONDS = 60.0
 """Seconds in which the same refusal is not logged again."""
 
@@ -33,9 +35,7 @@ class Refusals:
             file.write(f"{stamp} refused {words}\n")
 
 
-async def send_refusal(send: Send, status: int, reason: str, *more: tuple[bytes, bytes]) -> None:
+async def send_refusal(send: Send, status: int, reason: str, *more: Header) -> None:
     """Answer a call with a refusal in Flower's form, which the caller's program shows; `more` are further headers."""
     body = json.dumps({"code": status, "detail": "refused by the coordinator", "extra": reason}).encode()
-    headers = [(b"content-type", b"application/json"), (b"content-length", str(len(body)).encode()), *more]
-    await send({"type": "http.response.start", "status": status, "headers": headers})
-    await send({"type": "http.response.body", "body": body})
+    await whole(status, b"application/json", body, *more).pass_on(send)

@@ -6,6 +6,8 @@ from starlette.types import Message, Send
 
 OK = 200
 
+Header = tuple[bytes, bytes]
+
 
 @dataclass
 class Response:
@@ -42,3 +44,14 @@ class Response:
     def good(self) -> bytes:
         """The body; empty of a refusal."""
         return self.body if self.status == OK else b""
+
+
+def whole(status: int, kind: bytes, body: bytes, *more: Header) -> Response:
+    """A response of our own.
+
+    Args:
+        kind: its media type.
+        more: further headers.
+    """
+    headers = [(b"content-type", kind), (b"content-length", str(len(body)).encode()), *more]
+    return Response(start={"type": "http.response.start", "status": status, "headers": headers}, body=body)

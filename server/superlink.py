@@ -1,12 +1,10 @@
-"""Flower's SuperLink, seen from beside it: the environment its processes get, and its Control API.
+"""Flower's SuperLink, seen from beside it: its Control API.
 
 A run's settings travel as one JSON object in the setting `overrides`, however many they are.
 """
 
 import hashlib
 import json
-import os
-import sys
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Self
@@ -32,19 +30,7 @@ from protocol.errors import DeploymentError
 from protocol.keys import PublicKey, public_key_from_pem
 from protocol.settings import OVERRIDES, ROOT, Table
 
-QUIET = {
-    "FLWR_TELEMETRY_ENABLED": "0",
-    "FLWR_DISABLE_UPDATE_CHECK": "1",
-}
-"""What keeps Flower's processes from calling home."""
-
 ANSWER_SECONDS = 30.0
-
-
-def environment(home: Path) -> dict[str, str]:
-    """The environment of Flower's processes: their home, their programs, no calls to anybody."""
-    path = os.pathsep.join([str(Path(sys.executable).parent), os.environ.get("PATH", "")])
-    return os.environ | QUIET | {"FLWR_HOME": str(home), "PATH": path}
 
 
 @dataclass(frozen=True)

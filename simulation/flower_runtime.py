@@ -20,9 +20,10 @@ from flwr.proto.federation_config_pb2 import SimulationConfig
 
 from client.cores import cores
 from protocol.errors import DeploymentError, RunError
+from protocol.flower import environment
 from protocol.settings import Table
 from server.status import read_status
-from server.superlink import Control, environment
+from server.superlink import Control
 
 MARK = "FEDURWKV_RUNTIME"
 """Environment variable by which every process of a runtime is known."""
