@@ -2,10 +2,7 @@
 
 import os
 import socket
-import subprocess
 import sys
-import time
-from functools import partial
 from pathlib import Path
 
 import pytest
@@ -13,8 +10,10 @@ import pytest
 from client import flower, refused_calls
 from client.hospital import Hospital
 from client.supervisor import CONNECTION, TRAINER, Supervisor
-from client.wall import Wall, stay_behind, version
+from client.wall import Wall, version
+from tests.client.behind import python
 from tests.client.hospitals import WITHOUT_PRIVACY, hospital_at
+from tests.waiting import wait
 
 pytestmark = pytest.mark.usefixtures("own_user")
 walled = pytest.mark.skipif(not version(), reason="needs a kernel with Landlock")
@@ -34,12 +33,9 @@ def hospital(folder: Path) -> Hospital:
 
 
 def behind(wall: Wall | None, code: str) -> str:
-    """What Python code prints behind a wall; its last word of error where it fails."""
+    """What Python code prints behind a site's wall."""
     assert wall is not None
-    command = [sys.executable, "-S", "-c", code]
-    begin = partial(stay_behind, wall.build())
-    done = subprocess.run(command, capture_output=True, text=True, preexec_fn=begin, check=False)
-    return done.stdout or done.stderr.splitlines()[-1]
+    return python(wall, code)
 
 
 @walled
@@ -89,10 +85,8 @@ def test_couriers_and_supernode_stay_behind_it_and_the_trainer_does_not(hospital
     supervisor.supernode.start()
     assert supervisor.supernode.process is not None
     assert supervisor.supernode.process.wait(20) == 1
-    until, log = time.monotonic() + 20, supervisor.supernode.log
-    while not (log.is_file() and "PermissionError" in log.read_text()):  # another thread writes it
-        assert time.monotonic() < until
-        time.sleep(0.05)
+    log = supervisor.supernode.log
+    wait(lambda: log.is_file() and "PermissionError" in log.read_text())  # another thread writes it
 
 
 @walled

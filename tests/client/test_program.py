@@ -11,13 +11,7 @@ import pytest
 
 from client import program as module
 from client.program import LINES, LONGEST_PAUSE, SHORTEST_PAUSE, STEADY_SECONDS, Program
-
-
-def wait(done: Callable[[], object], seconds: float = 20.0) -> None:
-    until = time.monotonic() + seconds
-    while not done():
-        assert time.monotonic() < until
-        time.sleep(0.01)
+from tests.waiting import wait
 
 
 def alive(pid: int) -> bool:

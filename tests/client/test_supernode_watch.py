@@ -22,7 +22,9 @@ from client.program import Program
 from client.supernode_watch import SuperNodeWatch
 from protocol import superexec
 from protocol.superexec import PROGRAM, children
-from tests.client.test_supervisor import SLEEP, wait
+from tests.client.test_supervisor import SLEEP
+from tests.protocol.test_superexec import write_superexec
+from tests.waiting import wait
 
 LOST = supernode_watch.LOST_SECONDS
 
@@ -49,10 +51,7 @@ def program(folder: Path, *child: str) -> Program:
 @pytest.fixture
 def supernode(tmp_path: Path) -> Iterator[Program]:
     """With a SuperExec."""
-    path = tmp_path / PROGRAM
-    path.write_text(f"#!{sys.executable}\n{SLEEP}\n")
-    path.chmod(0o755)
-    yield from started(program(tmp_path, str(path)), PROGRAM)
+    yield from started(program(tmp_path, write_superexec(tmp_path)), PROGRAM)
 
 
 @pytest.fixture
@@ -90,6 +89,12 @@ def told(watch: SuperNodeWatch) -> str:
     return words[-1]
 
 
+def assert_well(watch: SuperNodeWatch) -> None:
+    """Nothing is told, though what is amiss would be by now."""
+    with pytest.raises(AssertionError):
+        wait(watch.look, 1.0)
+
+
 def test_a_superexec_that_has_ended_is_told_once(supernode: Program, idle: Program) -> None:
     watch = SuperNodeWatch(supernode, idle)
     assert supernode.process is not None
@@ -117,16 +122,14 @@ def test_where_no_answer_is_due_no_courier_is_missed(supernode: Program, idle: P
     watch.look()
     for line in said:
         watch.hear(line)
-    with pytest.raises(AssertionError):
-        wait(watch.look, 1.0)
+    assert_well(watch)
 
 
 def test_a_courier_may_take_its_time(supernode: Program, busy: Program) -> None:
     watch = SuperNodeWatch(supernode, busy)
     watch.look()
     watch.hear("Received successfully")
-    with pytest.raises(AssertionError):
-        wait(watch.look, 1.0)
+    assert_well(watch)
 
 
 def test_a_courier_is_found_among_the_superexecs_children_too(
@@ -140,8 +143,7 @@ def test_a_courier_is_found_among_the_superexecs_children_too(
     watch = SuperNodeWatch(supernode, idle)
     watch.look()
     watch.hear("Received successfully")
-    with pytest.raises(AssertionError):
-        wait(watch.look, 1.0)
+    assert_well(watch)
 
 
 def test_a_supernode_that_was_started_anew_has_nothing_to_answer(supernode: Program, idle: Program) -> None:
@@ -152,8 +154,7 @@ def test_a_supernode_that_was_started_anew_has_nothing_to_answer(supernode: Prog
     supernode.end(signal.SIGKILL)
     supernode.process.wait()
     supernode.start()
-    with pytest.raises(AssertionError):
-        wait(watch.look, 1.0)
+    assert_well(watch)
 
 
 def test_a_message_that_comes_before_the_new_supernode_was_looked_at_is_missed_too(
@@ -169,8 +170,7 @@ def test_what_was_left_of_a_dead_supernodes_words_is_nothing(supernode: Program,
     process, supernode.process = supernode.process, None
     watch.hear("Received successfully")
     supernode.process = process
-    with pytest.raises(AssertionError):
-        wait(watch.look, 1.0)
+    assert_well(watch)
 
 
 def test_each_message_has_the_whole_time(supernode: Program, idle: Program, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -187,8 +187,7 @@ def test_each_message_has_the_whole_time(supernode: Program, idle: Program, monk
 def test_where_no_process_is_seen_no_courier_is_missed(idle: Program, busy: Program) -> None:
     watch = SuperNodeWatch(busy, idle)  # no SuperExec among its children
     watch.hear("Received successfully")
-    with pytest.raises(AssertionError):
-        wait(watch.look, 1.0)
+    assert_well(watch)
 
 
 @pytest.mark.parametrize(("began", "got", "seconds"), [(False, False, 30), (True, True, 60), (True, False, None)])

@@ -6,7 +6,7 @@ import signal
 import sys
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -24,6 +24,7 @@ from protocol.superexec import PROGRAM, children
 from tests.client.hospitals import PRIVACY, hospital_at
 from tests.client.privacy.test_ledger import ASKED, ROUND, WIDE
 from tests.protocol.test_superexec import write_superexec
+from tests.waiting import wait
 
 SLEEP = "import time; time.sleep(600)"
 
@@ -37,13 +38,6 @@ def instead(program: Program, code: str) -> None:
     """Have a program be this Python code, which may lie anywhere."""
     program.wall = None
     program.command = lambda: [sys.executable, "-S", "-u", "-c", code]
-
-
-def wait(done: Callable[[], object], seconds: float = 20.0) -> None:
-    until = time.monotonic() + seconds
-    while not done():
-        assert time.monotonic() < until
-        time.sleep(0.01)
 
 
 @contextmanager

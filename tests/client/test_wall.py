@@ -1,14 +1,12 @@
 """The kernel's own walls, around real processes."""
 
 import os
-import shlex
 import socket
 import subprocess
 import sys
 import tempfile
 from collections.abc import Iterator
 from dataclasses import replace
-from functools import partial
 from pathlib import Path
 
 import pytest
@@ -17,6 +15,7 @@ from client import refused_calls
 from client import wall as module
 from client.wall import SCOPED, TRUNCATE_SINCE, Wall, stay_behind, version
 from protocol.errors import DeploymentError
+from tests.client.behind import python, shell
 
 pytestmark = pytest.mark.skipif(not version(), reason="needs a kernel with Landlock")
 
@@ -31,17 +30,6 @@ def outside() -> Iterator[int]:
         process.kill()
 
 
-def behind(wall: Wall, code: str) -> str:
-    """What a line of the shell prints behind a wall, errors among it."""
-    rules = wall.build()
-    try:
-        begin = partial(stay_behind, rules)
-        done = subprocess.run(["sh", "-c", code], capture_output=True, text=True, preexec_fn=begin, check=False)
-    finally:
-        os.close(rules)
-    return done.stdout + done.stderr
-
-
 @pytest.fixture
 def wall(tmp_path: Path) -> Wall:
     for name in ("read", "own", "hidden"):
@@ -53,7 +41,7 @@ def wall(tmp_path: Path) -> Wall:
 
 
 def test_what_may_be_read_is_read_and_not_changed(wall: Wall, tmp_path: Path) -> None:
-    assert behind(wall, f"cat {tmp_path}/read/file {tmp_path}/alone") == "in reada file"
+    assert shell(wall, f"cat {tmp_path}/read/file {tmp_path}/alone") == "in reada file"
     for code in (
         "echo x > {}/read/file",
         "echo x > {}/alone",
@@ -61,28 +49,28 @@ def test_what_may_be_read_is_read_and_not_changed(wall: Wall, tmp_path: Path) ->
         "rm {}/read/file",
         "mv {0}/read {0}/x",
     ):
-        assert "denied" in behind(wall, code.format(tmp_path)), code
+        assert "denied" in shell(wall, code.format(tmp_path)), code
     assert (tmp_path / "read" / "file").read_text() == "in read"
 
 
 def test_what_is_ones_own_is_changed(wall: Wall, tmp_path: Path) -> None:
     own = tmp_path / "own"
     code = f"cd {own}; echo x > file; mkdir a; mv file a/b; ln -s b a/c; cat a/c; rm -r a; ls; echo y > /dev/null"
-    assert behind(wall, code) == "x\n"
+    assert shell(wall, code) == "x\n"
 
 
 def test_all_else_is_not_there_for_it_nor_for_its_children(wall: Wall, tmp_path: Path) -> None:
     for code in ("cat {}/hidden/file", "ls {}/hidden", "ls {}", "touch {}/new"):
         for words in (code, f"sh -c '{code}'"):
-            assert "denied" in behind(wall, words.format(tmp_path)), words
+            assert "denied" in shell(wall, words.format(tmp_path)), words
     secret, way = tmp_path / "hidden" / "file", tmp_path / "own" / "way"
-    assert "cross-device" in behind(wall, f"ln {secret} {way}")
-    assert "denied" in behind(wall, f"ln -s {secret} {way}; cat {way}")
+    assert "cross-device" in shell(wall, f"ln {secret} {way}")
+    assert "denied" in shell(wall, f"ln -s {secret} {way}; cat {way}")
 
 
 def test_nobody_looks_into_a_process_outside(wall: Wall, outside: int) -> None:
     for place in ("root/etc/passwd", "fd/0", "mem", "cwd/."):
-        assert "denied" in behind(wall, f"head -c 1 /proc/{outside}/{place}"), place
+        assert "denied" in shell(wall, f"head -c 1 /proc/{outside}/{place}"), place
 
 
 def test_what_is_reached_is_told_also_through_links(wall: Wall, tmp_path: Path) -> None:
@@ -103,9 +91,9 @@ def test_an_older_kernel_forbids_what_it_knows(
     wall: Wall, tmp_path: Path, old: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(module, "version", lambda: old)
-    assert "denied" in behind(wall, f"cat {tmp_path}/hidden/file")
-    assert behind(wall, f"cat {tmp_path}/read/file") == "in read"
-    linked = behind(wall, f"cd {tmp_path}/own; mkdir a; ln file a/b && cat a/b")
+    assert "denied" in shell(wall, f"cat {tmp_path}/hidden/file")
+    assert shell(wall, f"cat {tmp_path}/read/file") == "in read"
+    linked = shell(wall, f"cd {tmp_path}/own; mkdir a; ln file a/b && cat a/b")
     assert ("in own" if old > 1 else "cross-device") in linked  # 1 allows no links between folders at all
 
 
@@ -116,17 +104,16 @@ def test_what_may_be_read_is_not_cut_short_while_it_is_opened(wall: Wall, tmp_pa
 
 
 def test_of_the_devices_those_alone_are_there_that_tell_nothing(wall: Wall) -> None:
-    assert behind(wall, "head -c 1 /dev/zero | wc -c; echo x > /dev/null") == "1\n"
+    assert shell(wall, "head -c 1 /dev/zero | wc -c; echo x > /dev/null") == "1\n"
     with tempfile.NamedTemporaryFile(dir="/dev/shm") as shared:
         for code in (f"cat {shared.name}", f"echo x > {shared.name}", "ls /dev/shm", "ls /dev", "cat /dev/ptmx"):
-            assert "denied" in behind(wall, code), code
+            assert "denied" in shell(wall, code), code
 
 
 def calls(wall: Wall, *words: object) -> str:
     """What a call of the C library's answers behind a wall."""
     code = f"import ctypes; c = ctypes.CDLL(None, use_errno=True); print(c.{words[0]}{words[1:]}, ctypes.get_errno())"
-    python = (*wall.read, Path(sys.prefix), Path(sys.base_prefix))
-    return behind(replace(wall, read=python), f"{sys.executable} -S -c {shlex.quote(code)}")
+    return python(wall, code)
 
 
 def test_names_of_files_that_others_open_are_not_told(wall: Wall, tmp_path: Path) -> None:
@@ -142,7 +129,7 @@ def test_no_file_is_cut_short_by_its_name(
     monkeypatch.setattr(module, "version", lambda: old or version())
     assert calls(wall, "truncate", bytes(tmp_path / "hidden" / "file"), 0) == "-1 1\n"
     assert (tmp_path / "hidden" / "file").read_text() == "in hidden"
-    assert behind(wall, f"cd {tmp_path}/own; echo long > file; : > file; cat file") == ""
+    assert shell(wall, f"cd {tmp_path}/own; echo long > file; : > file; cat file") == ""
 
 
 @pytest.mark.skipif(os.uname().machine != "x86_64", reason="this machine has one interface")
@@ -160,10 +147,10 @@ memory = mmap.mmap(-1, 4096, prot=7)
 memory.write({getpid!r})
 print(ctypes.CFUNCTYPE(ctypes.c_int)(ctypes.addressof(ctypes.c_char.from_buffer(memory)))() > 0, flush=True)
 """
-    words = f"{sys.executable} -S -c {shlex.quote(code)}"
-    if subprocess.run(["sh", "-c", words], capture_output=True, text=True, check=False).stdout != "True\n":
+    words = [sys.executable, "-S", "-c", code]
+    if subprocess.run(words, capture_output=True, text=True, check=False).stdout != "True\n":
         pytest.skip("this kernel has no 32-bit interface")
-    assert behind(replace(wall, read=(*wall.read, Path(sys.prefix), Path(sys.base_prefix))), words) == "False\n"
+    assert python(wall, code) == "False\n"
 
 
 def test_a_machine_whose_calls_are_unknown_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -178,9 +165,8 @@ def test_a_socket_with_a_name_and_no_file_is_not_asked(wall: Wall) -> None:
         listener.bind("")  # the kernel chooses a name
         listener.listen()
         name = listener.getsockname().decode("latin-1")
-        python = (*wall.read, Path(sys.prefix), Path(sys.base_prefix))
         code = f"import socket; socket.socket(socket.AF_UNIX).connect({name.encode('latin-1')!r})"
-        assert "PermissionError" in behind(replace(wall, read=python), f"{sys.executable} -S -c {shlex.quote(code)}")
+        assert "PermissionError" in python(wall, code)
 
 
 def test_a_wall_that_cannot_be_built_leaves_no_file_open(wall: Wall, tmp_path: Path) -> None:

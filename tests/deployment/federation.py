@@ -6,8 +6,7 @@ import signal
 import socket
 import subprocess
 import sys
-import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -16,6 +15,7 @@ import yaml
 
 from protocol.settings import ROOT
 from tests.client.hospitals import WITHOUT_PRIVACY
+from tests.waiting import wait
 
 START_SECONDS = 120.0
 
@@ -55,14 +55,6 @@ class Running:
         """SIGTERM; its exit code."""
         self.process.send_signal(signal.SIGTERM)
         return self.process.wait(seconds)
-
-
-def wait(done: Callable[[], bool], seconds: float, why: Callable[[], str]) -> None:
-    """Wait until `done`; AssertionError with `why` when that takes too long."""
-    until = time.monotonic() + seconds
-    while not done():
-        assert time.monotonic() < until, why()
-        time.sleep(0.1)
 
 
 @contextmanager

@@ -30,7 +30,8 @@ from server.superlink import Control
 from simulation.simulate import simulate
 from tests.client.hospitals import short_folder
 from tests.client.phantoms import SMALL, sets_of, small, small_sites
-from tests.deployment.federation import Deployment, fedurwkv, left_over, running, wait
+from tests.deployment.federation import Deployment, fedurwkv, left_over, running
+from tests.waiting import wait
 
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(900)]
 

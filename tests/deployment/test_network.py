@@ -14,8 +14,9 @@ from server.status import read_status
 from simulation.simulate import simulate
 from tests.client.hospitals import short_folder
 from tests.client.phantoms import SMALL, sets_of, small, small_sites
-from tests.deployment.federation import Deployment, fedurwkv, left_over, running, wait
+from tests.deployment.federation import Deployment, fedurwkv, left_over, running
 from tests.deployment.network import COORDINATOR, Network, NotPermittedError, network
+from tests.waiting import wait
 
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(1500)]
 

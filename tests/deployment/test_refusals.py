@@ -29,7 +29,8 @@ from server.study import read_study
 from server.superlink import Control
 from tests.client.hospitals import short_folder
 from tests.client.phantoms import SMALL, sets_of, small, small_sites
-from tests.deployment.federation import Deployment, fedurwkv, left_over, running, wait
+from tests.deployment.federation import Deployment, fedurwkv, left_over, running
+from tests.waiting import wait
 
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(900)]
 

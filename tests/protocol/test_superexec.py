@@ -4,14 +4,14 @@ import os
 import signal
 import subprocess
 import sys
-import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
 from protocol import superexec
 from protocol.superexec import PROGRAM, SuperExecWatch, children
+from tests.waiting import wait
 
 PARENT = """
 import subprocess, sys, time
@@ -35,19 +35,20 @@ def parent(tmp_path: Path) -> Iterator[int]:
         process.wait()
 
 
+@pytest.fixture
+def alone() -> Iterator[int]:
+    """A process without children; the tests' own may have some that nobody has buried."""
+    with subprocess.Popen(["sleep", "600"]) as process:
+        yield process.pid
+        process.kill()
+
+
 def write_superexec(folder: Path, name: str = PROGRAM) -> str:
     """The path of a program that does nothing."""
     path = folder / name
     path.write_text(CHILD)
     path.chmod(0o755)
     return str(path)
-
-
-def wait(done: Callable[[], object], seconds: float = 20.0) -> None:
-    until = time.monotonic() + seconds
-    while not done():
-        assert time.monotonic() < until
-        time.sleep(0.01)
 
 
 def test_a_child_that_has_ended_is_none_though_nobody_has_buried_it(parent: int) -> None:
@@ -65,23 +66,25 @@ def test_a_process_that_is_gone_has_no_children() -> None:
     assert children(process.pid) == []
 
 
-def test_a_superexec_has_ended_once_it_was_there_and_is_not(parent: int, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_superexec_has_ended_once_it_was_there_and_is_not(
+    parent: int, alone: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setattr(superexec, "LOOK_EVERY", 0.0)
     watch = SuperExecWatch()
-    assert not watch.ended(os.getpid())  # it has had none
-    assert not watch.ended(os.getpid())
+    assert not watch.ended(alone)  # it has had none
+    assert not watch.ended(alone)
     assert not watch.ended(parent)
     (executor,) = children(parent, PROGRAM)
     os.kill(executor, signal.SIGKILL)
     wait(lambda: watch.ended(parent))
-    assert not watch.ended(os.getpid())  # another SuperLink, which has not started its own yet
+    assert not watch.ended(alone)  # another SuperLink, which has not started its own yet
 
 
 def test_a_superexec_that_ended_before_anybody_looked_has_ended(parent: int, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(superexec, "LOOK_EVERY", 0.0)
     (executor,) = children(parent, PROGRAM)
     os.kill(executor, signal.SIGKILL)
-    wait(lambda: not children(parent, PROGRAM))
+    wait(lambda: len(children(parent)) == 1)
     watch = SuperExecWatch()
     assert [watch.ended(parent) for _ in range(3)] == [False, True, True]
 

@@ -16,7 +16,8 @@ from protocol.errors import DeploymentError
 from protocol.superexec import PROGRAM, children
 from server import coordinator
 from server.study import Study, make_study
-from tests.protocol.test_superexec import PARENT, wait, write_superexec
+from tests.protocol.test_superexec import PARENT, write_superexec
+from tests.waiting import wait
 
 
 @pytest.fixture

@@ -215,30 +215,26 @@ def test_a_message_that_was_not_confirmed_is_handed_out_again(monkeypatch: pytes
     assert run(work()) == [b"train", b"", b"train"]
 
 
-def test_a_message_that_was_confirmed_is_not(monkeypatch: pytest.MonkeyPatch) -> None:
+def answers_in_turn(monkeypatch: pytest.MonkeyPatch, messages: list[bytes], *calls: str) -> list[bytes]:
+    """What one site is told, call after call, where Flower has these messages and nothing is held for long."""
     monkeypatch.setattr(held_pulls, "HOLD", 0.05)
 
     async def work() -> list[bytes]:
         flower = Flower()
-        flower.messages = [b"train"]
+        flower.messages = messages
         async with client(HeldPulls(flower)) as http:
-            first = await post(http, PULL)
-            await post(http, CONFIRM)
-            return [first, await post(http, PULL)]
+            return [await post(http, call) for call in calls]
 
-    assert run(work()) == [b"train", b""]
+    return run(work())
+
+
+def test_a_message_that_was_confirmed_is_not(monkeypatch: pytest.MonkeyPatch) -> None:
+    first, _, second = answers_in_turn(monkeypatch, [b"train"], PULL, CONFIRM, PULL)
+    assert [first, second] == [b"train", b""]
 
 
 def test_a_message_whose_content_is_gone_is_not(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(held_pulls, "HOLD", 0.05)
-
-    async def work() -> list[bytes]:
-        flower = Flower()
-        flower.messages = [b"train", b""]
-        async with client(HeldPulls(flower)) as http:
-            return [await post(http, PULL), await post(http, OBJECT), await post(http, PULL)]
-
-    assert run(work()) == [b"train", b"", b""]
+    assert answers_in_turn(monkeypatch, [b"train", b""], PULL, OBJECT, PULL) == [b"train", b"", b""]
 
 
 def test_what_comes_when_time_is_up_counts_as_well(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -256,15 +252,8 @@ def test_what_comes_when_time_is_up_counts_as_well(monkeypatch: pytest.MonkeyPat
 
 
 def test_a_message_that_nobody_wants_is_handed_out_so_often_and_no_more(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(held_pulls, "HOLD", 0.05)
-
-    async def work() -> list[bytes]:
-        flower = Flower()
-        flower.messages = [b"train"]
-        async with client(HeldPulls(flower)) as http:
-            return [await post(http, PULL) for _ in range(AGAIN + 2)]
-
-    assert run(work()) == [b"train"] * (AGAIN + 1) + [b""]
+    answers = answers_in_turn(monkeypatch, [b"train"], *[PULL] * (AGAIN + 2))
+    assert answers == [b"train"] * (AGAIN + 1) + [b""]
 
 
 def test_who_is_gone_takes_no_message_along() -> None:

@@ -5,8 +5,9 @@ import socket
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -17,6 +18,7 @@ from mlflow.tracking import MlflowClient
 from protocol.errors import RunError
 from server.tracking import TrackingSettings, start, track
 from tests.finished_run import SITES, finished_run, write_journal, write_result, write_settings
+from tests.waiting import wait
 
 EXPERIMENT = "exams"
 SQLITE = TrackingSettings(uri="", experiment=EXPERIMENT)
@@ -25,11 +27,7 @@ ROUNDS = 4
 NAMES = {name for name, *_ in SITES}
 
 
-def wait_for(condition: Callable[[], object], seconds: float = 60.0) -> None:
-    end = time.monotonic() + seconds
-    while not condition():
-        assert time.monotonic() < end, "waited in vain"
-        time.sleep(0.1)
+wait_for = partial(wait, seconds=60.0)
 
 
 def alive(pid: int) -> bool:
@@ -239,7 +237,7 @@ def mlflow_server(folder: Path) -> Iterator[str]:
     with (folder / "server.log").open("wb") as log:
         server = subprocess.Popen(command, stdout=log, stderr=log, env=quiet, start_new_session=True)
     try:
-        wait_for(lambda: answers(port), 120)
+        wait_for(lambda: answers(port), seconds=120)
         yield f"http://127.0.0.1:{port}"
     finally:
         os.killpg(server.pid, signal.SIGTERM)
