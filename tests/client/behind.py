@@ -5,18 +5,23 @@ import subprocess
 import sys
 from collections.abc import Sequence
 from dataclasses import replace
-from functools import partial
 from pathlib import Path
 
-from client.wall import Wall, stay_behind
+from client.wall import Wall
+
+BEGIN = (
+    "import os, sys; from client.wall import stay_behind; rules = int(sys.argv[1]); stay_behind(rules);"
+    " os.close(rules); os.execvp(sys.argv[2], sys.argv[2:])"
+)
+"""Goes behind the wall in a process of its own: a fork of the tests' would say what libraries in it, as gRPC, say."""
 
 
 def behind(wall: Wall, command: Sequence[str]) -> str:
     """What a program prints behind a wall, errors among it."""
     rules = wall.build()
     try:
-        begin = partial(stay_behind, rules)
-        done = subprocess.run(command, capture_output=True, text=True, preexec_fn=begin, check=False)
+        begin = [sys.executable, "-S", "-c", BEGIN, str(rules)]
+        done = subprocess.run([*begin, *command], capture_output=True, text=True, pass_fds=[rules], check=False)
     finally:
         os.close(rules)
     return done.stdout + done.stderr
