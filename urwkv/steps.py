@@ -5,7 +5,9 @@ after it is another.
 """
 
 import ctypes
+from collections.abc import Callable
 from dataclasses import dataclass
+from functools import partial
 
 import torch
 from torch import Tensor, nn
@@ -18,6 +20,9 @@ if HAS_TRITON:
 
 BACKENDS = ("torch", "auto", "triton")
 
+Keep = Callable[[nn.Parameter, Tensor], None]
+"""Takes a parameter (C,) and its gradient of each sample, (B, C)."""
+
 HAS_OPENMP = hasattr(ctypes.CDLL(None), "GOMP_parallel")
 """Whether torch's threads are those of GNU OpenMP."""
 
@@ -27,12 +32,14 @@ class Steps(nn.Sequential):
 
     Attributes:
         backend: "torch": every layer as it is written. "auto": joined where that is possible, on channels_last maps
-            and on layers without hooks (per-sample gradients have them). On a GPU: norms by the statistics of the map
+            and on layers without hooks. On a GPU: norms by the statistics of the map
             itself, GELU with them. On a CPU, in float32: BatchNorm by the batch's statistics with a GELU, and
             doubling with a 3 x 3 convolution. "triton": as on a GPU, and an error where a norm cannot be computed so.
+        keep: gets per-sample gradients of a norm that is computed with others, whose hooks are not called then.
     """
 
     backend = "torch"
+    keep: Keep | None = None
 
     def forward(self, x: Tensor) -> Tensor:
         if self.backend == "torch":
@@ -40,7 +47,7 @@ class Steps(nn.Sequential):
             return out
         layers = list(self)
         while layers:
-            part = _next(layers)
+            part = _next(layers, self.keep)
             obstacle = part.obstacle(x, self.backend)
             if obstacle and self.backend == "triton" and part.norm is not None:
                 raise ValueError(f"norm and GELU: backend = 'triton' {obstacle}; use auto or torch")
@@ -75,16 +82,18 @@ class _Part:
     Attributes:
         norm, order: the norm among them, and its order (see `urwkv.ops.norm_kernels`).
         doubled: the convolution after a doubling.
+        keep: see `Steps`.
     """
 
     layers: list[nn.Module]
     norm: nn.BatchNorm2d | nn.GroupNorm | None = None
     order: int = 0
     doubled: nn.Conv2d | None = None
+    keep: Keep | None = None
 
     def obstacle(self, x: Tensor, backend: str) -> str:
         """Why these layers cannot be computed as one; empty where they can."""
-        if any(_has_hooks(layer) for layer in self.layers):
+        if any(_has_hooks(layer) for layer in self.layers if self.keep is None or layer is not self.norm):
             return "calls no hooks of layers"
         on_gpu = backend == "triton" or x.device.type == "cuda"
         if self.doubled is not None:
@@ -102,6 +111,8 @@ class _Part:
             return "needs more than one pixel a channel"
         if not on_gpu and self.order == 0:
             return "computes a norm with a GELU"
+        if self.keep is not None:
+            return "has a batch's statistics, which are of no single sample"
         plain = self.norm.affine and self.norm.track_running_stats and self.norm.momentum is not None
         if not plain:
             return "needs weights, running statistics and a momentum"
@@ -111,17 +122,18 @@ class _Part:
         if self.doubled is not None:
             return doubled_convolution(x, self.doubled.weight, self.doubled.bias)
         assert self.norm is not None
-        return _norm_gelu(self.norm, self.order, x)
+        return _norm_gelu(self.norm, self.order, x, self.keep)
 
 
-def _next(layers: list[nn.Module]) -> _Part:
+def _next(layers: list[nn.Module], keep: Keep | None) -> _Part:
     first, second = layers[0], layers[1] if len(layers) > 1 else None
     if isinstance(first, Doubling) and isinstance(second, nn.Conv2d) and _is_plain(second):
         return _Part(layers[:2], doubled=second)
     if isinstance(first, nn.GELU) and isinstance(second, (nn.BatchNorm2d, nn.GroupNorm)):
-        return _Part(layers[:2], second, 2)
+        return _Part(layers[:2], second, 2, keep=keep)
     if isinstance(first, (nn.BatchNorm2d, nn.GroupNorm)):
-        return _Part(layers[:2], first, 1) if isinstance(second, nn.GELU) else _Part(layers[:1], first)
+        joined, order = (layers[:2], 1) if isinstance(second, nn.GELU) else (layers[:1], 0)
+        return _Part(joined, first, order, keep=keep)
     return _Part(layers[:1])
 
 
@@ -152,6 +164,8 @@ def _obstacle_on_gpu(norm: nn.BatchNorm2d | nn.GroupNorm, x: Tensor) -> str:
         return f"computes in float32 on a GPU, not {x.dtype} on {x.device}"
     if not x.is_contiguous(memory_format=torch.channels_last):
         return "needs channels_last maps"
+    if not x.numel():
+        return "needs a pixel"
     if isinstance(norm, nn.GroupNorm) and not (norm.affine and fits(norm.num_channels, norm.num_groups)):
         return "does not know these groups"
     return ""
@@ -167,9 +181,10 @@ def _obstacle_on_cpu(x: Tensor) -> str:
     return "" if HAS_OPENMP else "needs a torch whose threads are GNU OpenMP's"
 
 
-def _norm_gelu(norm: nn.BatchNorm2d | nn.GroupNorm, order: int, x: Tensor) -> Tensor:
+def _norm_gelu(norm: nn.BatchNorm2d | nn.GroupNorm, order: int, x: Tensor, keep: Keep | None) -> Tensor:
     if isinstance(norm, nn.GroupNorm):
-        return norm_gelu_triton(x, norm.weight, norm.bias, order=order, eps=norm.eps, groups=norm.num_groups)
+        weight, bias = (_for_samples(part, len(x), keep) if keep else part for part in (norm.weight, norm.bias))
+        return norm_gelu_triton(x, weight, bias, order=order, eps=norm.eps, groups=norm.num_groups)
     assert norm.num_batches_tracked is not None
     assert norm.running_mean is not None
     assert norm.running_var is not None
@@ -182,3 +197,11 @@ def _norm_gelu(norm: nn.BatchNorm2d | nn.GroupNorm, order: int, x: Tensor) -> Te
     from urwkv.ops.norm_numba import norm_gelu_numba  # which compiles: who does not train does not wait for it
 
     return norm_gelu_numba(x, norm.weight, norm.bias, order=order, eps=norm.eps, running=running, momentum=momentum)
+
+
+def _for_samples(vector: nn.Parameter, samples: int, keep: Keep) -> Tensor:
+    """The vector (C,) for every sample, (B, C), so that its gradient comes one a sample, too."""
+    wide = vector.expand(samples, -1)
+    if wide.requires_grad:
+        wide.register_hook(partial(keep, vector))  # type: ignore[no-untyped-call]
+    return wide

@@ -96,13 +96,13 @@ class PrivateOptimizer(DPOptimizer):
 
         They get the weights' own layout in memory: fused optimizers take that for granted.
         """
-        sizes = [p.numel() for p in self.params]
+        sizes, device = [p.numel() for p in self.params], self.params[0].device
         if self.noise_multiplier:
             std = self.noise_multiplier * self.max_grad_norm
-            noise = torch.from_numpy(self.randomness.normals(sum(sizes))).mul_(std)
+            noise = self.randomness.normals(sum(sizes), device).mul_(std)
         else:  # the bound may be infinite then
-            noise = torch.zeros(sum(sizes), dtype=torch.float64)
-        parts = torch.split(noise.to(self.params[0].device), sizes)
+            noise = torch.zeros(sum(sizes), dtype=torch.float64, device=device)
+        parts = torch.split(noise, sizes)
         for p, part in zip(self.params, parts, strict=True):
             _check_processed_flag(p.summed_grad)
             p.grad = torch.empty_like(p).copy_(part.view_as(p).add_(p.summed_grad))

@@ -12,6 +12,7 @@ from torch import Tensor, nn
 from client.privacy.samplers import SAMPLERS, Sampler
 from protocol.errors import SettingsError
 from urwkv.leaves import PerSample
+from urwkv.steps import Steps
 
 BATCH_NORMS = (nn.BatchNorm1d, nn.BatchNorm2d, nn.BatchNorm3d, nn.SyncBatchNorm)
 
@@ -62,6 +63,9 @@ def per_sample_gradients(model: nn.Module) -> Iterator[None]:
     # torch's remark on a layer whose input needs no gradient, as a first layer's never does
     warnings.filterwarnings("ignore", "Full backward hook is firing", UserWarning)
     hooks = _Hooks(model, loss_reduction="sum")
+    chains = [(chain, chain.backend) for chain in model.modules() if isinstance(chain, Steps)]
+    for chain, _ in chains:
+        chain.backend, chain.keep = "auto", _keep
     before = {PerSample: _cut, nn.GroupNorm: _lead}
     changed = [m.register_forward_pre_hook(before[type(m)]) for m in model.modules() if type(m) in before]
     try:
@@ -70,9 +74,16 @@ def per_sample_gradients(model: nn.Module) -> Iterator[None]:
         for handle in changed:
             handle.remove()
         hooks.cleanup()
+        for chain, backend in chains:
+            chain.backend, chain.keep = backend, None
         for module in model.modules():
             module.__dict__.pop("activations", None)
             module.__dict__.pop("max_batch_len", None)
+
+
+def _keep(weight: nn.Parameter, grads: Tensor) -> None:
+    """Where norms are computed together with their neighbours, their layers' hooks have nothing to see."""
+    weight.grad_sample = grads.detach()  # type: ignore[attr-defined]
 
 
 def _cut(_: nn.Module, inputs: tuple[Tensor, ...]) -> tuple[Tensor, ...]:

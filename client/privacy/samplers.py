@@ -5,6 +5,7 @@ of the layer's parameters for each sample. Opacus's own rules serve where they a
 contract in at least float32, whatever precision the forward pass had.
 """
 
+import math
 from collections.abc import Callable, Sequence
 
 import torch
@@ -19,11 +20,14 @@ from urwkv.leaves import PerSample, Scale
 Sampled = dict[Tensor, Tensor]
 """Of each trainable parameter of a layer, (B, *shape): one gradient a sample."""
 
+SUMMED = 4096
+"""Pixels that a GPU's matrix units sum in one go."""
+
 Sampler = Callable[[nn.Module, Sequence[Tensor], Tensor], Sampled]
 
 
 def convolution(layer: nn.Conv2d, inputs: Sequence[Tensor], backward: Tensor) -> Sampled:
-    """One matrix product a sample for a 1x1 filter; else the samples become groups of one convolution.
+    """Matrix products of each sample for a 1x1 filter; else the samples become groups of one convolution.
 
     Its weight gradient is then one a sample, and costs what the plain one does. Opacus's rule unfolds the input, k^2
     times its memory, forms the products across groups too, only to drop them, and misreads maps that lie channels
@@ -40,12 +44,12 @@ def convolution(layer: nn.Conv2d, inputs: Sequence[Tensor], backward: Tensor) ->
         if samples == 0:
             grads = backward.new_zeros(shape)
         elif layer.kernel_size == (1, 1) and layer.groups == 1 and _plain(layer):
-            grads = torch.bmm(backward.flatten(2), maps.flatten(2).transpose(1, 2)).view(shape)
+            grads = _products(backward, maps).view(shape)
         else:
             grads = conv2d_weight(  # type: ignore[no-untyped-call]
-                _one_map(maps),
+                _one_map(_widen(maps)),
                 (samples * layer.out_channels, *layer.weight.shape[1:]),
-                _one_map(backward),
+                _one_map(_widen(backward)),
                 layer.stride,
                 layer.padding,
                 layer.dilation,
@@ -53,12 +57,26 @@ def convolution(layer: nn.Conv2d, inputs: Sequence[Tensor], backward: Tensor) ->
             ).view(shape)
         sampled[layer.weight] = grads
     if layer.bias is not None and layer.bias.requires_grad:
-        sampled[layer.bias] = backward.sum(dim=(2, 3))
+        sampled[layer.bias] = backward.sum(dim=(2, 3), dtype=_wide(backward))
     return sampled
 
 
 def _plain(layer: nn.Conv2d) -> bool:
     return layer.stride == (1, 1) and layer.padding == (0, 0)
+
+
+def _products(backward: Tensor, maps: Tensor) -> Tensor:
+    """The sum over the pixels of each sample of dy x^T, (B, cout, cin).
+
+    A GPU multiplies bfloat16 without loss and sums in float32; of more than SUMMED pixels those sums would show.
+    """
+    if not (maps.dtype == backward.dtype == torch.bfloat16 and maps.device.type == "cuda"):
+        return torch.bmm(_widen(backward).flatten(2), _widen(maps).flatten(2).transpose(1, 2))
+    pixels = maps.shape[2] * maps.shape[3]
+    parts = math.gcd(pixels, max(1, pixels // SUMMED))
+    dy, x = (m.permute(0, 2, 3, 1).reshape(len(m) * parts, pixels // parts, -1) for m in (backward, maps))
+    sums = torch.bmm(dy.transpose(1, 2), x, out_dtype=torch.float32)
+    return sums.view(len(maps), parts, *sums.shape[1:]).sum(dim=1)
 
 
 def _one_map(maps: Tensor) -> Tensor:
@@ -76,22 +94,31 @@ def per_sample(layer: PerSample, inputs: Sequence[Tensor], backward: Tensor) -> 
     return {layer.weight: backward}
 
 
+def as_it_is(sampler: Sampler) -> Sampler:
+    """The sampler, outside of autocast."""
+
+    def called(layer: nn.Module, inputs: Sequence[Tensor], backward: Tensor) -> Sampled:
+        with torch.autocast(backward.device.type, enabled=False):
+            return sampler(layer, inputs, backward)
+
+    return called
+
+
 def in_float32(sampler: Sampler) -> Sampler:
     """The sampler on inputs and gradients of at least float32, outside of autocast."""
-
-    def widened(layer: nn.Module, inputs: Sequence[Tensor], backward: Tensor) -> Sampled:
-        with torch.autocast(backward.device.type, enabled=False):
-            return sampler(layer, [_widen(x) for x in inputs], _widen(backward))
-
-    return widened
+    return as_it_is(lambda layer, inputs, backward: sampler(layer, [_widen(x) for x in inputs], _widen(backward)))
 
 
 def _widen(x: Tensor) -> Tensor:
-    return x.to(torch.promote_types(x.dtype, torch.float32))
+    return x.to(_wide(x))
+
+
+def _wide(x: Tensor) -> torch.dtype:
+    return torch.promote_types(x.dtype, torch.float32)
 
 
 SAMPLERS: dict[type[nn.Module], Sampler] = {
-    nn.Conv2d: in_float32(convolution),  # type: ignore[arg-type]
+    nn.Conv2d: as_it_is(convolution),  # type: ignore[arg-type]
     nn.Linear: in_float32(compute_linear_grad_sample),
     nn.GroupNorm: in_float32(compute_group_norm_grad_sample),
     nn.LayerNorm: in_float32(compute_layer_norm_grad_sample),

@@ -185,8 +185,6 @@ def test_sites_on_a_cpu_have_networks_of_their_own() -> None:
 
 # ---- on a GPU
 
-needs_gpu = pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device")
-
 
 @pytest.fixture
 def sums_in_order(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
@@ -198,7 +196,6 @@ def sums_in_order(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
 
 
 @pytest.mark.gpu
-@needs_gpu
 @pytest.mark.usefixtures("sums_in_order")
 @pytest.mark.parametrize(("bf16", "close"), [(False, 1e-2), (True, 0.1)])
 @pytest.mark.parametrize(("optimizer", "norm"), [("adamw", "group"), ("sgd", "batch")])
@@ -238,7 +235,6 @@ def test_a_graph_trains_as_the_steps_as_written(
 
 
 @pytest.mark.gpu
-@needs_gpu
 @pytest.mark.parametrize("norm", ["batch", "group"])
 @pytest.mark.parametrize("compile", ["graph", "inductor"])
 def test_what_is_captured_has_the_loss_and_the_gradients_of_the_step_as_written(
@@ -262,7 +258,6 @@ def test_what_is_captured_has_the_loss_and_the_gradients_of_the_step_as_written(
 
 
 @pytest.mark.gpu
-@needs_gpu
 @pytest.mark.parametrize("norm", ["batch", "group"])
 @pytest.mark.parametrize("compile", ["graph", "inductor"])
 def test_what_is_captured_in_bf16_is_as_near_to_float32_as_the_step_as_written(compile: Compile, norm: Norm) -> None:
@@ -281,7 +276,6 @@ def test_what_is_captured_in_bf16_is_as_near_to_float32_as_the_step_as_written(c
 
 
 @pytest.mark.gpu
-@needs_gpu
 @pytest.mark.parametrize("norm", ["batch", "group"])
 def test_steps_in_the_form_that_is_captured_learn(images: Images, norm: Norm) -> None:
     """The loss of a network that replays falls as that of one that does not: paths part, ends are alike."""
@@ -299,7 +293,6 @@ def test_steps_in_the_form_that_is_captured_learn(images: Images, norm: Norm) ->
 
 
 @pytest.mark.gpu
-@needs_gpu
 def test_sites_on_a_gpu_share_its_network_and_its_graphs() -> None:
     place = Place(torch.device("cuda:0"), True, "auto")
     architecture = Architecture("small", norm="group")
@@ -308,7 +301,6 @@ def test_sites_on_a_gpu_share_its_network_and_its_graphs() -> None:
 
 
 @pytest.mark.gpu
-@needs_gpu
 def test_captured_logits_follow_the_model_that_is_held() -> None:
     network = Network(Architecture("small"), Place(torch.device("cuda:0"), False, "graph"))
     pixels = torch.randint(256, (2, 32, 32, 3), dtype=torch.uint8)

@@ -11,7 +11,6 @@ from urwkv.blocks import make_norm
 from urwkv.ops.doubling import Doubling
 from urwkv.steps import HAS_OPENMP, Steps, choose
 
-needs_gpu = pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device")
 on_openmp = pytest.mark.skipif(not HAS_OPENMP, reason="needs a torch whose threads are GNU OpenMP's")
 ORDERS = {
     "norm": lambda norm: [norm],
@@ -137,7 +136,6 @@ def test_on_a_cpu_layers_are_as_written_where_something_is_in_the_way():
 
 
 @pytest.mark.gpu
-@needs_gpu
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
 @pytest.mark.parametrize("shape", [(2, 16, 33, 47), (3, 160, 32, 32), (4, 640, 8, 8), (8, 64, 128, 128)])
 @pytest.mark.parametrize("norm", ["batch", "group"])
@@ -164,7 +162,6 @@ def test_fused_outputs_gradients_and_statistics(order, norm, shape, dtype):
 
 
 @pytest.mark.gpu
-@needs_gpu
 @pytest.mark.parametrize("compiled", [False, True])
 @pytest.mark.parametrize("norm", ["batch", "group"])
 def test_the_network_learns_the_same_fused(norm, compiled, monkeypatch):
@@ -184,7 +181,6 @@ def test_the_network_learns_the_same_fused(norm, compiled, monkeypatch):
 
 
 @pytest.mark.gpu
-@needs_gpu
 def test_fused_steps_replay_in_a_graph():
     torch.manual_seed(0)
     steps = chain_of("GELU, norm", "batch", 32).cuda()

@@ -17,9 +17,12 @@ class Doubling(nn.Module):
     """
 
     def forward(self, x: Tensor) -> Tensor:
-        if not torch.compiler.is_dynamo_compiling():
-            return F.interpolate(x, scale_factor=2.0)
-        return copied(x)
+        if torch.compiler.is_dynamo_compiling():
+            return copied(x)
+        if torch.is_autocast_enabled(x.device.type):  # which widens to float32 what this only copies
+            with torch.autocast(x.device.type, enabled=False):
+                return F.interpolate(x, scale_factor=2.0)
+        return F.interpolate(x, scale_factor=2.0)
 
 
 def copied(x: Tensor) -> Tensor:

@@ -7,7 +7,7 @@ norm is given, h = (s - mean) rstd and z = h weight + bias, the gradient g of z 
 
     ds = rstd (weight g - mean(weight g) - h mean(weight g h)),
 
-its means over what shares the statistics.
+its means over what shares the statistics. Samples share weight and bias, or their own lie `weight_n` numbers apart.
 """
 
 import triton
@@ -118,7 +118,7 @@ def finish_moments(
 
 @triton.jit
 def apply(
-    x_ptr, mean_ptr, rstd_ptr, weight_ptr, bias_ptr, y_ptr, P, C,
+    x_ptr, mean_ptr, rstd_ptr, weight_ptr, bias_ptr, y_ptr, P, C, weight_n,
     ORDER: tl.constexpr, BLOCK: tl.constexpr, ROWS: tl.constexpr,
 ):  # fmt: skip
     """Norm and GELU of the map, in the order that is asked for."""
@@ -126,8 +126,8 @@ def apply(
     inside = channel < C
     mean = tl.load(mean_ptr + n * C + channel, mask=inside, other=0.0)
     rstd = tl.load(rstd_ptr + n * C + channel, mask=inside, other=0.0)
-    weight = tl.load(weight_ptr + channel, mask=inside, other=0.0).to(tl.float32)
-    bias = tl.load(bias_ptr + channel, mask=inside, other=0.0).to(tl.float32)
+    weight = tl.load(weight_ptr + n * weight_n + channel, mask=inside, other=0.0).to(tl.float32)
+    bias = tl.load(bias_ptr + n * weight_n + channel, mask=inside, other=0.0).to(tl.float32)
     row = block * ROWS + tl.arange(0, ROWS)[:, None]
     there = (row < P) & inside
     begin = (n.to(tl.int64) * P + block * ROWS) * C
@@ -141,7 +141,7 @@ def apply(
 
 @triton.jit
 def sums(
-    x_ptr, dy_ptr, mean_ptr, rstd_ptr, weight_ptr, bias_ptr, parts, P, C, dy_row, span,
+    x_ptr, dy_ptr, mean_ptr, rstd_ptr, weight_ptr, bias_ptr, parts, P, C, weight_n, dy_row, span,
     ORDER: tl.constexpr, BLOCK: tl.constexpr, ROWS: tl.constexpr,
 ):  # fmt: skip
     """Of each block of `span` rows: the sums of g and of g h, (N, blocks, 2, C)."""
@@ -149,8 +149,8 @@ def sums(
     inside = channel < C
     mean = tl.load(mean_ptr + n * C + channel, mask=inside, other=0.0)
     rstd = tl.load(rstd_ptr + n * C + channel, mask=inside, other=0.0)
-    weight = tl.load(weight_ptr + channel, mask=inside, other=0.0).to(tl.float32)
-    bias = tl.load(bias_ptr + channel, mask=inside, other=0.0).to(tl.float32)
+    weight = tl.load(weight_ptr + n * weight_n + channel, mask=inside, other=0.0).to(tl.float32)
+    bias = tl.load(bias_ptr + n * weight_n + channel, mask=inside, other=0.0).to(tl.float32)
     first = block * span
     last = tl.minimum(first + span, P)
     step = tl.arange(0, ROWS)[:, None]
@@ -172,12 +172,13 @@ def sums(
 
 @triton.jit
 def finish_sums(
-    parts, weight_ptr, dwb, means, P, C, span, GROUP: tl.constexpr, BLOCK: tl.constexpr, ROWS: tl.constexpr
-):
+    parts, weight_ptr, dwb, means, P, C, weight_n, span,
+    GROUP: tl.constexpr, BLOCK: tl.constexpr, ROWS: tl.constexpr,
+):  # fmt: skip
     """The samples' shares of dweight and dbias, and the means of weight g h and of weight g: (N, 2, C) each."""
     _, n, channel = _place(C, BLOCK)
     inside = channel < C
-    weight = tl.load(weight_ptr + channel, mask=inside, other=0.0).to(tl.float32)
+    weight = tl.load(weight_ptr + n * weight_n + channel, mask=inside, other=0.0).to(tl.float32)
     blocks = tl.cdiv(P, span)
     g, gh = tl.zeros((BLOCK,), tl.float32), tl.zeros((BLOCK,), tl.float32)
     for b in range(0, blocks, ROWS):
@@ -195,7 +196,7 @@ def finish_sums(
 
 @triton.jit
 def apply_backward(
-    x_ptr, dy_ptr, mean_ptr, rstd_ptr, weight_ptr, bias_ptr, means, dx_ptr, P, C, dy_row,
+    x_ptr, dy_ptr, mean_ptr, rstd_ptr, weight_ptr, bias_ptr, means, dx_ptr, P, C, weight_n, dy_row,
     ORDER: tl.constexpr, BLOCK: tl.constexpr, ROWS: tl.constexpr,
 ):  # fmt: skip
     """The gradient of the map."""
@@ -203,8 +204,8 @@ def apply_backward(
     inside = channel < C
     mean = tl.load(mean_ptr + n * C + channel, mask=inside, other=0.0)
     rstd = tl.load(rstd_ptr + n * C + channel, mask=inside, other=0.0)
-    weight = tl.load(weight_ptr + channel, mask=inside, other=0.0).to(tl.float32)
-    bias = tl.load(bias_ptr + channel, mask=inside, other=0.0).to(tl.float32)
+    weight = tl.load(weight_ptr + n * weight_n + channel, mask=inside, other=0.0).to(tl.float32)
+    bias = tl.load(bias_ptr + n * weight_n + channel, mask=inside, other=0.0).to(tl.float32)
     mean_gh = tl.load(means + n * 2 * C + channel, mask=inside, other=0.0)
     mean_g = tl.load(means + n * 2 * C + C + channel, mask=inside, other=0.0)
     step = tl.arange(0, ROWS)[:, None]

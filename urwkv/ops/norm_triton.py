@@ -123,8 +123,9 @@ def _norm_gelu(
     cut, y = Cut.of(x, groups), _like(x)
     with torch.cuda.device_of(x):  # type: ignore[no-untyped-call]
         kernels.apply[cut.tiles](
-            x, mean, rstd, weight, bias, y, cut.rows, cut.channels, ORDER=order, **cut.words(), num_warps=4
-        )
+            x, mean, rstd, weight, bias, y, cut.rows, cut.channels, _apart(weight, bias),
+            ORDER=order, **cut.words(), num_warps=4,
+        )  # fmt: skip
     return y
 
 
@@ -148,7 +149,7 @@ def _backward(
     means = torch.empty_like(dwb)
     parts = torch.empty(cut.samples, cut.blocks, 2, cut.channels, dtype=torch.float32, device=x.device)
     group = cut.channels // groups if groups else 1
-    sizes = cut.rows, cut.channels
+    sizes = cut.rows, cut.channels, _apart(weight, bias)
     with torch.cuda.device_of(x):  # type: ignore[no-untyped-call]
         kernels.sums[cut.grid(cut.blocks)](
             x, dy, mean, rstd, weight, bias, parts, *sizes, dy_row, cut.span, ORDER=order, **cut.words(), num_warps=4
@@ -174,6 +175,14 @@ def _(
     return _empty_gradients(x, groups)
 
 
+def _apart(weight: Tensor, bias: Tensor) -> int:
+    """How far the samples' weights lie apart: 0 where they share them."""
+    if weight.ndim == 1:
+        return 0
+    assert weight.stride() == bias.stride()
+    return weight.stride(0)
+
+
 def _by_rows(dy: Tensor) -> tuple[Tensor, int]:
     """A map whose pixels lie at one distance, and that distance: a half of a concatenated map is read where it is."""
     _, _, height, width = dy.shape
@@ -191,7 +200,7 @@ def _keep(ctx: Any, inputs: tuple[Any, ...], output: Tensor) -> None:
 def _differentiate(ctx: Any, dy: Tensor) -> tuple[Tensor | None, ...]:
     x, mean, rstd, weight, bias = ctx.saved_tensors
     dx, dwb = _backward(x, dy, mean, rstd, weight, bias, ctx.groups, ctx.order)
-    dweight, dbias = dwb.sum(0)
+    dweight, dbias = dwb.unbind(1) if weight.ndim == 2 else dwb.sum(0)
     return dx, None, None, dweight.to(weight.dtype), dbias.to(bias.dtype), None, None
 
 
@@ -213,7 +222,7 @@ def norm_gelu_triton(
 
     Args:
         x: (B, C, H, W), channels_last, any floating dtype but float64.
-        weight, bias: (C,).
+        weight, bias: (C,), or of GroupNorm (B, C), each sample's own, whose gradients then are each sample's own.
         order: 0: norm alone, 1: norm then GELU, 2: GELU then norm.
         groups: of GroupNorm, such that `fits`; 0: BatchNorm's statistics, over the batch.
         running: mean and variance that move towards the batch's, the variance unbiased, by `momentum`; float32.

@@ -2,13 +2,14 @@
 
 import numpy as np
 import pytest
+import torch
 from dp_accounting import dp_event
 from dp_accounting.rdp import RdpAccountant
 
 from client.privacy.accounting import ORDERS, Charge, merged, pld_epsilon, rdp_epsilon
 from client.privacy.draws import rows_by_unit
 from client.privacy.noised import noised_mean, score_charge, study_charges
-from client.privacy.randomness import Floats, Randomness
+from client.privacy.randomness import Randomness
 
 
 class Fixed(Randomness):
@@ -18,8 +19,8 @@ class Fixed(Randomness):
         super().__init__(0)
         self.value = value
 
-    def normals(self, count: int) -> Floats:
-        return np.full(count, self.value)
+    def normals(self, count: int, device: torch.device | str = "cpu") -> torch.Tensor:
+        return torch.full((count,), self.value, dtype=torch.float64, device=device)
 
 
 UNITS = rows_by_unit(["ann", "bob", "ann", "eve"], "patient")

@@ -2,6 +2,7 @@
 
 import numpy as np
 import pytest
+import torch
 from scipy.stats import binom, kstest
 
 from client.privacy.draws import draw, rows_by_unit
@@ -33,6 +34,13 @@ def test_a_seed_repeats_and_the_system_does_not() -> None:
     assert (Randomness().normals(10) != Randomness().normals(10)).all()
     again = Randomness(7)
     assert (again.normals(10) != again.normals(10)).all()
+
+
+@pytest.mark.gpu
+def test_a_gpu_computes_the_same_normals() -> None:
+    here, there = Randomness(7).normals(10_001), Randomness(7).normals(10_001, "cuda")
+    assert there.device.type == "cuda"
+    torch.testing.assert_close(there.cpu(), here, rtol=1e-12, atol=1e-12)
 
 
 def test_units_are_patients_or_rows() -> None:

@@ -85,7 +85,6 @@ def test_asks_the_device_for_no_value():
 
 
 @pytest.mark.gpu
-@pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device")
 @pytest.mark.filterwarnings("ignore:Synchronization debug mode is a prototype")
 def test_on_a_gpu_as_on_the_cpu_and_without_waiting(tensors):
     there = [tensor.cuda() for tensor in tensors]

@@ -19,10 +19,6 @@ NAMES = ("y", "dw", "du", "dk", "dv")
 needs_triton = pytest.mark.skipif(importlib.util.find_spec("triton") is None, reason="needs the package triton")
 
 
-def gpu(test):
-    return pytest.mark.gpu(pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device")(test))
-
-
 def inputs(
     tokens: int, decay: float, spread: float, batch: int = 2, scans: int = 1, channels: int = 4
 ) -> list[Tensor]:
@@ -81,7 +77,7 @@ def triton_backend(w, u, k, v) -> Tensor:
     return biwkv(w, u, k, v, backend="triton")
 
 
-@gpu
+@pytest.mark.gpu
 @pytest.mark.parametrize("tokens", [1, 2, 3, 17, 64, 255, 256, 257, 1024])
 @pytest.mark.parametrize(("decay", "spread", "relative"), [(10.0, 1.0, 1e-5), (10.0, 3.0, 1e-5), (80.0, 50.0, 1e-4)])
 def test_equals_the_reference(monkeypatch, tokens, decay, spread, relative):
@@ -89,7 +85,7 @@ def test_equals_the_reference(monkeypatch, tokens, decay, spread, relative):
     assert_near_reference(triton_backend, on_gpu(inputs(tokens, decay, spread)), relative)
 
 
-@gpu
+@pytest.mark.gpu
 @pytest.mark.parametrize("channels", [1, 7, 16, 33])
 @pytest.mark.parametrize("tokens", [100, 256, 300])
 def test_any_number_of_channels(monkeypatch, tokens, channels):
@@ -98,7 +94,7 @@ def test_any_number_of_channels(monkeypatch, tokens, channels):
     assert_near_reference(triton_backend, on_gpu(tensors), 1e-5)
 
 
-@gpu
+@pytest.mark.gpu
 @pytest.mark.parametrize("sign", [-1, 1])
 def test_equals_the_reference_on_long_sequences(monkeypatch, sign):
     poisoned(monkeypatch)
@@ -106,7 +102,7 @@ def test_equals_the_reference_on_long_sequences(monkeypatch, sign):
     assert_near_reference(triton_backend, on_gpu([w.abs() * sign, *others]), 1e-4)
 
 
-@gpu
+@pytest.mark.gpu
 @pytest.mark.parametrize("offset", [-1e4, 1e4])
 def test_keys_may_be_far_from_zero_and_from_each_other(offset):
     w, u, k, v, dy = inputs(300, 80.0, 50.0)
@@ -115,7 +111,7 @@ def test_keys_may_be_far_from_zero_and_from_each_other(offset):
     assert_near_reference(triton_backend, on_gpu([w, u, k, v, dy]), 1e-4)
 
 
-@gpu
+@pytest.mark.gpu
 @pytest.mark.parametrize("tokens", [100, 256, 300])
 def test_bfloat16_is_widened_inside(monkeypatch, tokens):
     poisoned(monkeypatch)
@@ -130,7 +126,7 @@ def test_bfloat16_is_widened_inside(monkeypatch, tokens):
         assert ((mine.float() - exact).abs() <= rounding + 3e-6 * exact.abs().max()).all(), name
 
 
-@gpu
+@pytest.mark.gpu
 def test_one_token_is_its_value_and_no_gradient_reaches_the_rest():
     tensors = on_gpu(inputs(1, 10.0, 3.0))
     y, dw, du, dk, dv = value_and_gradients(triton_backend, *tensors)
@@ -141,7 +137,7 @@ def test_one_token_is_its_value_and_no_gradient_reaches_the_rest():
     torch.testing.assert_close(dv, tensors[4])
 
 
-@gpu
+@pytest.mark.gpu
 def test_strides_are_followed_without_a_copy():
     w, u, k, v, dy = on_gpu(inputs(300, 10.0, 3.0, scans=4, channels=9))
     plain = value_and_gradients(triton_backend, w, u, k, v, dy)
@@ -152,7 +148,7 @@ def test_strides_are_followed_without_a_copy():
         torch.testing.assert_close(mine, expected, rtol=0, atol=2e-6 * expected.abs().max().item())
 
 
-@gpu
+@pytest.mark.gpu
 def test_results_repeat_to_the_bit_and_samples_stay_apart():
     w, u, k, v, dy = on_gpu(inputs(257, 10.0, 3.0, batch=3, scans=4, channels=32))
     first, again = (value_and_gradients(triton_backend, w, u, k, v, dy) for _ in range(2))
@@ -162,14 +158,14 @@ def test_results_repeat_to_the_bit_and_samples_stay_apart():
         assert torch.equal(one[1:2], single)
 
 
-@gpu
+@pytest.mark.gpu
 def test_the_operator_is_known_to_torch():
     w, u, k, v, _ = on_gpu(inputs(40, 10.0, 3.0))
     leaves = [tensor.clone().requires_grad_() for tensor in (w, u, k, v)]
     torch.library.opcheck(torch.ops.fedurwkv.biwkv.default, tuple(leaves))
 
 
-@gpu
+@pytest.mark.gpu
 def test_compiled_whole_under_autocast():
     w, u, k, v, dy = on_gpu(inputs(64, 10.0, 3.0, scans=4, channels=16))
     compiled = torch.compile(biwkv, fullgraph=True)
@@ -180,7 +176,7 @@ def test_compiled_whole_under_autocast():
         torch.testing.assert_close(mine, plain)
 
 
-@gpu
+@pytest.mark.gpu
 def test_captured_in_a_cuda_graph():
     w, u, k, v, dy = on_gpu(inputs(300, 10.0, 3.0, scans=4, channels=16))
     expected = value_and_gradients(triton_backend, w, u, k, v, dy)
@@ -196,7 +192,7 @@ def test_captured_in_a_cuda_graph():
         assert torch.equal(mine, plain)
 
 
-@gpu
+@pytest.mark.gpu
 def test_auto_takes_it():
     w, u, k, v, _ = on_gpu(inputs(40, 10.0, 3.0))
     assert torch.equal(biwkv(w, u, k, v), triton_backend(w, u, k, v))
