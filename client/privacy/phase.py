@@ -29,6 +29,10 @@ from urwkv.losses import image_losses
 AHEAD = 3
 """Physical batches that are made while the device computes."""
 
+ALIKE = 16
+"""A GPU's physical batches are filled up to a multiple of so many images, for draws differ in size and its libraries
+plan every size anew. What fills them has no share in the loss, and its gradients are dropped."""
+
 
 @dataclass(frozen=True)
 class Chunk:
@@ -133,7 +137,8 @@ def _walk(
     average = Average(weights, plan.settings.ema) if plan.settings.ema else None
     rates: list[float] = []
     loss_sum, drawn = torch.zeros((), device=place.device), 0
-    for chunk in _chunks(images, units, plan, steps, optimizer.randomness, augment):
+    alike = ALIKE if place.device.type == "cuda" else 1
+    for chunk in _chunks(images, units, plan, steps, optimizer.randomness, augment, alike):
         if stopped():
             raise RoundError("the round was given up on request")
         if chunk.images:
@@ -166,10 +171,10 @@ def _backward(model: nn.Module, weights: list[nn.Parameter], chunk: Chunk, place
         pixels, masks = view.result()
         with place.autocast():
             logits = model(place.send(normalise(place.send(pixels))))
-            loss = image_losses(logits, place.send(masks)).sum()
+            loss = image_losses(logits, place.send(masks))[: chunk.images].sum()
         torch.autograd.backward(loss)
         total += loss.detach() / count
-        grads = [weight.grad_sample for weight in weights]  # type: ignore[attr-defined]
+        grads = [weight.grad_sample[: chunk.images] for weight in weights]  # type: ignore[attr-defined]
         for weight in weights:
             weight.grad_sample = weight.grad = None  # type: ignore[attr-defined]
         if sums:
@@ -184,19 +189,21 @@ def _backward(model: nn.Module, weights: list[nn.Parameter], chunk: Chunk, place
 
 
 def _chunks(
-    images: Images, units: Sequence[Rows], plan: Plan, steps: int, randomness: Randomness, augment: bool
+    images: Images, units: Sequence[Rows], plan: Plan, steps: int, randomness: Randomness, augment: bool, alike: int
 ) -> Iterator[Chunk]:
     """The physical batches of all steps, made ahead; a step that draws nobody is one empty batch."""
     ready: deque[Chunk] = deque()
+    physical = plan.settings.physical
     with ThreadPoolExecutor(2, thread_name_prefix="views") as threads:
         try:
             for _ in range(steps):
                 rows = draw(units, plan.rate, randomness)
                 seed = int(randomness.bits(1)[0])
-                parts = np.array_split(rows, max(1, -(-len(rows) // plan.settings.physical)))
+                parts = np.array_split(rows, max(1, -(-len(rows) // physical)))
                 for number, part in enumerate(parts):
                     seeds = [seed_of(seed, number, view) for view in range(plan.settings.views)]
-                    views = tuple(threads.submit(_view, images, part, own, augment) for own in seeds)
+                    size = min(-(-len(part) // alike) * alike, physical)
+                    views = tuple(threads.submit(_view, images, part, size, own, augment) for own in seeds)
                     ready.append(Chunk(number == len(parts) - 1, len(part), views))
                     if len(ready) > AHEAD:
                         yield ready.popleft()
@@ -207,11 +214,17 @@ def _chunks(
                     view.cancel()
 
 
-def _view(images: Images, rows: Rows, seed: int, augment: bool) -> Batch:
+def _view(images: Images, rows: Rows, size: int, seed: int, augment: bool) -> Batch:
+    """The images of `rows`, and empty ones up to `size`."""
     pixels, masks = images.images[rows], images.masks[rows]
     if augment and len(rows):
         # albumentations takes seconds to import, and only training needs it
         from client.augment import augment_in_place
 
         augment_in_place(pixels, masks, seed)
-    return torch.from_numpy(pixels), torch.from_numpy(masks)
+    return _filled(torch.from_numpy(pixels), size), _filled(torch.from_numpy(masks), size)
+
+
+def _filled(rows: torch.Tensor, size: int) -> torch.Tensor:
+    missing = size - len(rows)
+    return torch.cat([rows, rows.new_zeros((missing, *rows.shape[1:]))]) if missing else rows

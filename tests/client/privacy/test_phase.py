@@ -10,6 +10,7 @@ from torch import nn
 
 from client.data import Images, normalise
 from client.device import Place
+from client.privacy import phase as module
 from client.privacy.average import Average
 from client.privacy.draws import rows_by_unit
 from client.privacy.phase import Walked, private_phase
@@ -103,6 +104,30 @@ def test_memory_does_not_change_what_is_learnt(physical: int) -> None:
     one, other = network(), network()
     phase(one, plan)
     phase(other, replace(plan, settings=replace(settings, physical=physical)))
+    assert gap(one, network()) > 1e-3
+    assert gap(one, other) < 1e-5
+
+
+@pytest.mark.parametrize("physical", [3, 8])
+def test_what_fills_a_batch_up_teaches_nothing(physical: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    """As a GPU's are filled; 5 of 8 on average are drawn, in batches of up to 3 or of up to 8."""
+    sizes: list[int] = []
+
+    class Watched(URWKV):
+        def forward(self, images: torch.Tensor) -> torch.Tensor:
+            sizes.append(len(images))
+            return super().forward(images)
+
+    settings = replace(SETTINGS, clip=0.5, physical=physical, views=2)
+    plan = Plan(settings, units=8, rate=0.6, batch=4.8, noise=0.7, steps=3)
+    torch.manual_seed(0)
+    one, other = network(), Watched(variant="small", norm="group")
+    other.load_state_dict(one.state_dict())
+    told = phase(one, plan)
+    chunks = module._chunks
+    monkeypatch.setattr(module, "_chunks", lambda *words: chunks(*words[:-1], 4))
+    assert phase(other, plan).loss == pytest.approx(told.loss, rel=1e-5)
+    assert set(sizes) == ({3} if physical == 3 else {4, 8})
     assert gap(one, network()) > 1e-3
     assert gap(one, other) < 1e-5
 
