@@ -13,28 +13,30 @@ its means over what shares the statistics. Samples share weight and bias, or the
 import triton
 import triton.language as tl
 
+from urwkv.ops.triton_math import normal
+
 NORM: tl.constexpr = tl.constexpr(0)
 NORM_GELU: tl.constexpr = tl.constexpr(1)
 GELU_NORM: tl.constexpr = tl.constexpr(2)
 
 
 @triton.jit
-def _share(x):
-    """The normal distribution's share below x; GELU(x) is x times it."""
-    return 0.5 + 0.5 * tl.erf(x * 0.7071067811865476)
+def _gelu(x):
+    return x * normal(x)[0]
 
 
 @triton.jit
 def _slope(x):
     """The derivative of GELU."""
-    return _share(x) + x * tl.exp(-0.5 * x * x) * 0.3989422804014327
+    share, density = normal(x)
+    return share + x * density
 
 
 @triton.jit
 def _given(x, ORDER: tl.constexpr):
     """What the norm is given."""
     if ORDER == GELU_NORM:
-        x = x * _share(x)
+        x = _gelu(x)
     return x
 
 
@@ -135,7 +137,7 @@ def apply(
     x = tl.load(x_ptr + begin + within, mask=there, other=0.0).to(tl.float32)
     z = (_given(x, ORDER) - mean) * rstd * weight + bias
     if ORDER == NORM_GELU:
-        z = z * _share(z)
+        z = _gelu(z)
     tl.store(y_ptr + begin + within, z.to(y_ptr.dtype.element_ty), mask=there)
 
 

@@ -11,6 +11,7 @@ chunk multiplies L e^(L-1), one that starts or ends in it the derivative of Horn
 import triton
 import triton.language as tl
 
+from urwkv.ops.triton_math import invert
 from urwkv.ops.triton_sums import (
     LOG2E,
     NOTHING,
@@ -18,7 +19,6 @@ from urwkv.ops.triton_sums import (
     carry_of,
     combine,
     decay_of,
-    invert,
     no_carry,
     now,
     others_sums,

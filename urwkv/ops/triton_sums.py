@@ -9,18 +9,15 @@ to a common origin: there a merge knows no distance. All exponents of a block ar
 base, so keys may lie far from zero.
 """
 
-import os
-
 import triton
 import triton.language as tl
+
+from urwkv.ops.triton_math import INTERPRETED
 
 LOG2E = tl.constexpr(1.4426950408889634)
 
 NOTHING = tl.constexpr(-1e30)
 """The exponent of an empty sum; finite, since the difference of two infinities is not a number."""
-
-INTERPRETED = tl.constexpr(os.environ.get("TRITON_INTERPRET") == "1")
-"""Whether Triton interprets the kernels: its interpreter knows no machine instructions."""
 
 PARTS = tl.constexpr(4)
 """Numbers that stand for a block's sums on one side: base, m, a, b."""
@@ -99,13 +96,6 @@ def powers_of(e, L: tl.constexpr):
 def combine(inner, f, before, power_before, after, power_after):
     """A token's sum of all others: inner f from its chunk, and what came from both sides, decayed on the way."""
     return tl.fma(inner, f, tl.fma(before, power_before, after * power_after))
-
-
-@triton.jit
-def invert(x):
-    """1 / x of a positive x in one instruction, to 1 ulp: a division cares for extremes that x stays clear of."""
-    asm: tl.constexpr = "rcp.approx.ftz.f32 $0, $1;"
-    return 1 / x if INTERPRETED else tl.inline_asm_elementwise(asm, "=r,r", [x], tl.float32, True, 1)
 
 
 @triton.jit
