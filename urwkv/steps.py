@@ -1,7 +1,7 @@
 """A chain of layers, and the one choice of how they are computed: as written, or several as one operation.
 
-Norms with a GELU beside them are one operation on a GPU and on a CPU, and on a CPU doubling with the convolution
-after it is another.
+Norms with a GELU beside them are one operation on a GPU and on a CPU. On a GPU it adds the bias of the convolution
+before them, too; on a CPU doubling with the convolution after it is another.
 """
 
 import ctypes
@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from functools import partial
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor, nn
 
 from urwkv.ops.biwkv import HAS_TRITON
@@ -46,17 +47,22 @@ class Steps(nn.Sequential):
             out: Tensor = super().forward(x)  # type: ignore[no-untyped-call]
             return out
         layers = list(self)
+        shift: Tensor | None = None
         while layers:
+            if conv := _leaving_its_bias(layers, x, self.keep):
+                x, shift = _without_bias(conv, x), conv.bias
+                layers = layers[1:]
             part = _next(layers, self.keep)
             obstacle = part.obstacle(x, self.backend)
             if obstacle and self.backend == "triton" and part.norm is not None:
                 raise ValueError(f"norm and GELU: backend = 'triton' {obstacle}; use auto or torch")
             if obstacle:
+                x = x if shift is None else x + shift.to(x.dtype)[:, None, None]
                 for layer in part.layers:
                     x = layer(x)
             else:
-                x = part.at_once(x)
-            layers = layers[len(part.layers) :]
+                x = part.at_once(x, shift)
+            shift, layers = None, layers[len(part.layers) :]
         return x
 
 
@@ -118,11 +124,12 @@ class _Part:
             return "needs weights, running statistics and a momentum"
         return "" if on_gpu or _are_vectors(self.norm) else "reads weights and statistics in float32, side by side"
 
-    def at_once(self, x: Tensor) -> Tensor:
+    def at_once(self, x: Tensor, shift: Tensor | None) -> Tensor:
+        """Of the map, to which `shift` is added first where a norm is on a GPU."""
         if self.doubled is not None:
             return doubled_convolution(x, self.doubled.weight, self.doubled.bias)
         assert self.norm is not None
-        return _norm_gelu(self.norm, self.order, x, self.keep)
+        return _norm_gelu(self.norm, self.order, x, shift, self.keep)
 
 
 def _next(layers: list[nn.Module], keep: Keep | None) -> _Part:
@@ -135,6 +142,19 @@ def _next(layers: list[nn.Module], keep: Keep | None) -> _Part:
         joined, order = (layers[:2], 1) if isinstance(second, nn.GELU) else (layers[:1], 0)
         return _Part(joined, first, order, keep=keep)
     return _Part(layers[:1])
+
+
+def _leaving_its_bias(layers: list[nn.Module], x: Tensor, keep: Keep | None) -> nn.Conv2d | None:
+    """The convolution that comes first, if it is on a GPU and its bias can be added with norm and GELU after it."""
+    conv = layers[0]
+    if not (HAS_TRITON and x.device.type == "cuda" and isinstance(conv, nn.Conv2d)) or keep or len(layers) == 1:
+        return None
+    plain = conv.bias is not None and conv.padding_mode == "zeros" and not _has_hooks(conv)
+    return conv if plain and _next(layers[1:], keep).norm is not None else None
+
+
+def _without_bias(conv: nn.Conv2d, x: Tensor) -> Tensor:
+    return F.conv2d(x, conv.weight, None, conv.stride, conv.padding, conv.dilation, conv.groups)
 
 
 def _has_hooks(layer: nn.Module) -> bool:
@@ -181,10 +201,12 @@ def _obstacle_on_cpu(x: Tensor) -> str:
     return "" if HAS_OPENMP else "needs a torch whose threads are GNU OpenMP's"
 
 
-def _norm_gelu(norm: nn.BatchNorm2d | nn.GroupNorm, order: int, x: Tensor, keep: Keep | None) -> Tensor:
+def _norm_gelu(
+    norm: nn.BatchNorm2d | nn.GroupNorm, order: int, x: Tensor, shift: Tensor | None, keep: Keep | None
+) -> Tensor:
     if isinstance(norm, nn.GroupNorm):
         weight, bias = (_for_samples(part, len(x), keep) if keep else part for part in (norm.weight, norm.bias))
-        return norm_gelu_triton(x, weight, bias, order=order, eps=norm.eps, groups=norm.num_groups)
+        return norm_gelu_triton(x, weight, bias, order=order, eps=norm.eps, shift=shift, groups=norm.num_groups)
     assert norm.num_batches_tracked is not None
     assert norm.running_mean is not None
     assert norm.running_var is not None
@@ -192,7 +214,7 @@ def _norm_gelu(norm: nn.BatchNorm2d | nn.GroupNorm, order: int, x: Tensor, keep:
     running, momentum = (norm.running_mean, norm.running_var), norm.momentum or 0.0
     if x.device.type == "cuda":
         return norm_gelu_triton(
-            x, norm.weight, norm.bias, order=order, eps=norm.eps, running=running, momentum=momentum
+            x, norm.weight, norm.bias, order=order, eps=norm.eps, shift=shift, running=running, momentum=momentum
         )
     from urwkv.ops.norm_numba import norm_gelu_numba  # which compiles: who does not train does not wait for it
 

@@ -7,6 +7,7 @@ import torch
 from torch import nn
 
 from urwkv import URWKV
+from urwkv import steps as module
 from urwkv.blocks import make_norm
 from urwkv.ops.doubling import Doubling
 from urwkv.steps import HAS_OPENMP, Steps, choose
@@ -159,6 +160,42 @@ def test_fused_outputs_gradients_and_statistics(order, norm, shape, dtype):
         assert error < (1e-5 if dtype == torch.float32 else 1e-2)
     again = steps(map_)
     assert torch.equal(again, results[0][0])
+
+
+@pytest.mark.gpu
+@pytest.mark.parametrize("norm", ["batch", "group"])
+@pytest.mark.parametrize("order", ORDERS)
+@pytest.mark.parametrize("groups", [1, 16])
+def test_a_convolution_leaves_its_bias_to_the_norm_after_it(groups, order, norm, monkeypatch):
+    monkeypatch.setattr(torch.backends.cudnn, "allow_tf32", False)
+    torch.manual_seed(0)
+    chain = Steps(nn.Conv2d(16, 32, 3, padding=1, groups=groups), *chain_of(order, norm, 32), nn.Conv2d(32, 8, 1))
+    nn.init.normal_(chain[0].bias)
+    chain = chain.cuda().to(memory_format=torch.channels_last)
+    exact = copy.deepcopy(chain).double()
+    chain.backend = "auto"
+    shifts = []
+    joined = module.norm_gelu_triton
+    monkeypatch.setattr(
+        module, "norm_gelu_triton", lambda *maps, **words: shifts.append(words["shift"]) or joined(*maps, **words)
+    )
+    images = torch.randn(3, 16, 21, 34, device="cuda").to(memory_format=torch.channels_last)
+    for network in (chain, exact):
+        network(images.to(network[0].weight.dtype)).square().mean().backward()
+    assert len(shifts) == 1
+    assert shifts[0] is chain[0].bias
+    whole = sum(weight.grad.square().sum() for weight in exact.parameters()).sqrt()
+    for (name, weight), found in zip(exact.named_parameters(), chain.parameters(), strict=True):
+        assert (found.grad - weight.grad).norm() < 1e-5 * whole, name
+    shifts.clear()
+    chain.eval()(images)  # a BatchNorm is computed as it is written
+    torch.testing.assert_close(chain(images), exact.eval()(images.double()).float(), rtol=1e-4, atol=1e-4)
+    assert len(shifts) == (2 if norm == "group" else 0)
+    watched = chain.train()[0].register_forward_hook(lambda layer, inputs, out: None)
+    shifts.clear()
+    chain(images)
+    watched.remove()
+    assert shifts == [None]
 
 
 @pytest.mark.gpu

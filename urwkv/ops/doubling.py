@@ -19,8 +19,9 @@ class Doubling(nn.Module):
     def forward(self, x: Tensor) -> Tensor:
         if torch.compiler.is_dynamo_compiling():
             return copied(x)
-        if torch.is_autocast_enabled(x.device.type):  # which widens to float32 what this only copies
-            with torch.autocast(x.device.type, enabled=False):
+        device = x.device.type
+        if torch.amp.is_autocast_available(device) and torch.is_autocast_enabled(device):
+            with torch.autocast(device, enabled=False):  # it would widen to float32 what this only copies
                 return F.interpolate(x, scale_factor=2.0)
         return F.interpolate(x, scale_factor=2.0)
 

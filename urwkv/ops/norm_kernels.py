@@ -1,9 +1,10 @@
 """Norm and GELU over the rows of a channels_last map, in Triton: see `urwkv.ops.norm_triton`, which launches them.
 
-A map is N samples of P rows of C channels, its pixels; all pixels of a batch are one sample to BatchNorm. Sums are
-taken in float32, by blocks of rows whose number follows from the shape alone, then over the blocks in their order:
-without atomics, so results repeat. ORDER is 0: norm, 1: norm then GELU, 2: GELU then norm. With s the value that the
-norm is given, h = (s - mean) rstd and z = h weight + bias, the gradient g of z reaches s as
+A map is N samples of P rows of C channels, its pixels; all pixels of a batch are one sample to BatchNorm. SHIFTED: a
+number a channel is added first, the bias of the convolution that made the map. Sums are taken in float32, by blocks
+of rows whose number follows from the shape alone, then over the blocks in their order: without atomics, so results
+repeat. ORDER is 0: norm, 1: norm then GELU, 2: GELU then norm. With s the value that the norm is given,
+h = (s - mean) rstd and z = h weight + bias, the gradient g of z reaches s as
 
     ds = rstd (weight g - mean(weight g) - h mean(weight g h)),
 
@@ -33,6 +34,12 @@ def _slope(x):
 
 
 @triton.jit
+def _shift(shift_ptr, channel, inside, SHIFTED: tl.constexpr):
+    """What is added to the map before all else, by channel."""
+    return tl.load(shift_ptr + channel, mask=inside, other=0.0).to(tl.float32) if SHIFTED else 0.0
+
+
+@triton.jit
 def _given(x, ORDER: tl.constexpr):
     """What the norm is given."""
     if ORDER == GELU_NORM:
@@ -58,7 +65,10 @@ def _of_group(x, BLOCK: tl.constexpr, GROUP: tl.constexpr):
 
 
 @triton.jit
-def moments(x_ptr, parts, P, C, span, ORDER: tl.constexpr, BLOCK: tl.constexpr, ROWS: tl.constexpr):
+def moments(
+    x_ptr, shift_ptr, parts, P, C, span,
+    SHIFTED: tl.constexpr, ORDER: tl.constexpr, BLOCK: tl.constexpr, ROWS: tl.constexpr,
+):  # fmt: skip
     """Of each block of `span` rows: its mean, and the squares about it, (N, blocks, 2, C).
 
     Summed about the block's first row, so that a mean far from zero does not cancel the squares.
@@ -68,13 +78,14 @@ def moments(x_ptr, parts, P, C, span, ORDER: tl.constexpr, BLOCK: tl.constexpr, 
     first = block * span
     last = tl.minimum(first + span, P)
     begin = x_ptr + (n.to(tl.int64) * P + first) * C
-    about = _given(tl.load(begin + channel, mask=inside, other=0.0).to(tl.float32), ORDER)
+    shift = _shift(shift_ptr, channel, inside, SHIFTED)
+    about = _given(tl.load(begin + channel, mask=inside, other=0.0).to(tl.float32) + shift, ORDER)
     within = tl.arange(0, ROWS)[:, None] * C + channel
     sums, squares = tl.zeros((ROWS, BLOCK), tl.float32), tl.zeros((ROWS, BLOCK), tl.float32)
     for row in range(first, last, ROWS):
         there = (row + tl.arange(0, ROWS)[:, None] < last) & inside
         x = tl.load(x_ptr + (n.to(tl.int64) * P + row) * C + within, mask=there, other=0.0).to(tl.float32)
-        away = tl.where(there, _given(x, ORDER) - about, 0.0)
+        away = tl.where(there, _given(x + shift, ORDER) - about, 0.0)
         sums += away
         squares += away * away
     count = (last - first).to(tl.float32)
@@ -120,8 +131,8 @@ def finish_moments(
 
 @triton.jit
 def apply(
-    x_ptr, mean_ptr, rstd_ptr, weight_ptr, bias_ptr, y_ptr, P, C, weight_n,
-    ORDER: tl.constexpr, BLOCK: tl.constexpr, ROWS: tl.constexpr,
+    x_ptr, shift_ptr, mean_ptr, rstd_ptr, weight_ptr, bias_ptr, y_ptr, P, C, weight_n,
+    SHIFTED: tl.constexpr, ORDER: tl.constexpr, BLOCK: tl.constexpr, ROWS: tl.constexpr,
 ):  # fmt: skip
     """Norm and GELU of the map, in the order that is asked for."""
     block, n, channel = _place(C, BLOCK)
@@ -135,6 +146,7 @@ def apply(
     begin = (n.to(tl.int64) * P + block * ROWS) * C
     within = tl.arange(0, ROWS)[:, None] * C + channel
     x = tl.load(x_ptr + begin + within, mask=there, other=0.0).to(tl.float32)
+    x += _shift(shift_ptr, channel, inside, SHIFTED)
     z = (_given(x, ORDER) - mean) * rstd * weight + bias
     if ORDER == NORM_GELU:
         z = _gelu(z)
@@ -143,8 +155,8 @@ def apply(
 
 @triton.jit
 def sums(
-    x_ptr, dy_ptr, mean_ptr, rstd_ptr, weight_ptr, bias_ptr, parts, P, C, weight_n, dy_row, span,
-    ORDER: tl.constexpr, BLOCK: tl.constexpr, ROWS: tl.constexpr,
+    x_ptr, shift_ptr, dy_ptr, mean_ptr, rstd_ptr, weight_ptr, bias_ptr, parts, P, C, weight_n, dy_row, span,
+    SHIFTED: tl.constexpr, ORDER: tl.constexpr, BLOCK: tl.constexpr, ROWS: tl.constexpr,
 ):  # fmt: skip
     """Of each block of `span` rows: the sums of g and of g h, (N, blocks, 2, C)."""
     block, n, channel = _place(C, BLOCK)
@@ -153,6 +165,7 @@ def sums(
     rstd = tl.load(rstd_ptr + n * C + channel, mask=inside, other=0.0)
     weight = tl.load(weight_ptr + n * weight_n + channel, mask=inside, other=0.0).to(tl.float32)
     bias = tl.load(bias_ptr + n * weight_n + channel, mask=inside, other=0.0).to(tl.float32)
+    shift = _shift(shift_ptr, channel, inside, SHIFTED)
     first = block * span
     last = tl.minimum(first + span, P)
     step = tl.arange(0, ROWS)[:, None]
@@ -162,7 +175,7 @@ def sums(
         begin = n.to(tl.int64) * P + row
         x = tl.load(x_ptr + begin * C + step * C + channel, mask=there, other=0.0).to(tl.float32)
         g = tl.load(dy_ptr + begin * dy_row + step * dy_row + channel, mask=there, other=0.0).to(tl.float32)
-        h = (_given(x, ORDER) - mean) * rstd
+        h = (_given(x + shift, ORDER) - mean) * rstd
         if ORDER == NORM_GELU:
             g = g * _slope(h * weight + bias)
         gs += g
@@ -198,10 +211,10 @@ def finish_sums(
 
 @triton.jit
 def apply_backward(
-    x_ptr, dy_ptr, mean_ptr, rstd_ptr, weight_ptr, bias_ptr, means, dx_ptr, P, C, weight_n, dy_row,
-    ORDER: tl.constexpr, BLOCK: tl.constexpr, ROWS: tl.constexpr,
+    x_ptr, shift_ptr, dy_ptr, mean_ptr, rstd_ptr, weight_ptr, bias_ptr, means, dx_ptr, tiles, P, C, weight_n, dy_row,
+    SHIFTED: tl.constexpr, ORDER: tl.constexpr, BLOCK: tl.constexpr, ROWS: tl.constexpr,
 ):  # fmt: skip
-    """The gradient of the map."""
+    """The gradient of the map, and where it is SHIFTED the sums of each tile of rows, (N, tiles, C)."""
     block, n, channel = _place(C, BLOCK)
     inside = channel < C
     mean = tl.load(mean_ptr + n * C + channel, mask=inside, other=0.0)
@@ -215,6 +228,7 @@ def apply_backward(
     begin = n.to(tl.int64) * P + block * ROWS
     x = tl.load(x_ptr + begin * C + step * C + channel, mask=there, other=0.0).to(tl.float32)
     g = tl.load(dy_ptr + begin * dy_row + step * dy_row + channel, mask=there, other=0.0).to(tl.float32)
+    x += _shift(shift_ptr, channel, inside, SHIFTED)
     h = (_given(x, ORDER) - mean) * rstd
     if ORDER == NORM_GELU:
         g = g * _slope(h * weight + bias)
@@ -222,3 +236,6 @@ def apply_backward(
     if ORDER == GELU_NORM:
         dx = dx * _slope(x)
     tl.store(dx_ptr + begin * C + step * C + channel, dx.to(dx_ptr.dtype.element_ty), mask=there)
+    if SHIFTED:
+        at = tiles + (n * tl.cdiv(P, ROWS) + block).to(tl.int64) * C + channel
+        tl.store(at, tl.sum(tl.where(there, dx, 0.0), 0), mask=inside)

@@ -71,6 +71,7 @@ def fits(channels: int, groups: int) -> bool:
 @torch.library.custom_op("fedurwkv::moments", mutates_args=("running_mean", "running_var"))
 def _moments(
     x: Tensor,
+    shift: Tensor | None,
     running_mean: Tensor | None,
     running_var: Tensor | None,
     momentum: float,
@@ -86,8 +87,9 @@ def _moments(
     group = cut.channels // groups if groups else 1
     with torch.cuda.device_of(x):  # type: ignore[no-untyped-call]  # where Triton launches
         kernels.moments[cut.grid(cut.blocks)](
-            x, parts, cut.rows, cut.channels, cut.span, ORDER=order, **cut.words(), num_warps=4
-        )
+            x, x if shift is None else shift, parts, cut.rows, cut.channels, cut.span,
+            SHIFTED=shift is not None, ORDER=order, **cut.words(), num_warps=4,
+        )  # fmt: skip
         kernels.finish_moments[cut.grid(1)](
             parts, mean, rstd, running_mean if running else mean, running_var if running else rstd,
             cut.rows, cut.channels, cut.span, eps, momentum, RUNNING=running, GROUP=group, **cut.words(), num_warps=4,
@@ -106,6 +108,7 @@ def _empty_moments(x: Tensor, groups: int) -> tuple[Tensor, Tensor]:
 @_moments.register_fake
 def _(
     x: Tensor,
+    shift: Tensor | None,
     running_mean: Tensor | None,
     running_var: Tensor | None,
     momentum: float,
@@ -118,19 +121,36 @@ def _(
 
 @torch.library.custom_op("fedurwkv::norm_gelu", mutates_args=())
 def _norm_gelu(
-    x: Tensor, mean: Tensor, rstd: Tensor, weight: Tensor, bias: Tensor, groups: int, order: int
+    x: Tensor,
+    shift: Tensor | None,
+    mean: Tensor,
+    rstd: Tensor,
+    weight: Tensor,
+    bias: Tensor,
+    groups: int,
+    order: int,
 ) -> Tensor:
     cut, y = Cut.of(x, groups), _like(x)
     with torch.cuda.device_of(x):  # type: ignore[no-untyped-call]
         kernels.apply[cut.tiles](
-            x, mean, rstd, weight, bias, y, cut.rows, cut.channels, _apart(weight, bias),
-            ORDER=order, **cut.words(), num_warps=4,
+            x, x if shift is None else shift, mean, rstd, weight, bias, y,
+            cut.rows, cut.channels, _apart(weight, bias),
+            SHIFTED=shift is not None, ORDER=order, **cut.words(), num_warps=4,
         )  # fmt: skip
     return y
 
 
 @_norm_gelu.register_fake
-def _(x: Tensor, mean: Tensor, rstd: Tensor, weight: Tensor, bias: Tensor, groups: int, order: int) -> Tensor:
+def _(
+    x: Tensor,
+    shift: Tensor | None,
+    mean: Tensor,
+    rstd: Tensor,
+    weight: Tensor,
+    bias: Tensor,
+    groups: int,
+    order: int,
+) -> Tensor:
     return _like(x)
 
 
@@ -140,39 +160,60 @@ def _like(x: Tensor) -> Tensor:
 
 @torch.library.custom_op("fedurwkv::norm_gelu_backward", mutates_args=())
 def _backward(
-    x: Tensor, dy: Tensor, mean: Tensor, rstd: Tensor, weight: Tensor, bias: Tensor, groups: int, order: int
-) -> tuple[Tensor, Tensor]:
-    """dx, and the samples' shares of dweight and dbias, (N, 2, C) float32."""
+    x: Tensor,
+    shift: Tensor | None,
+    dy: Tensor,
+    mean: Tensor,
+    rstd: Tensor,
+    weight: Tensor,
+    bias: Tensor,
+    groups: int,
+    order: int,
+) -> tuple[Tensor, Tensor, Tensor]:
+    """dx; the samples' shares of dweight and dbias, (N, 2, C), and the tiles' of dshift, (N, tiles, C), float32."""
     cut = Cut.of(x, groups)
     dy, dy_row = _by_rows(dy)
-    dx, dwb = _empty_gradients(x, groups)
+    dx, dwb, tiles = _empty_gradients(x, shift, groups)
     means = torch.empty_like(dwb)
     parts = torch.empty(cut.samples, cut.blocks, 2, cut.channels, dtype=torch.float32, device=x.device)
     group = cut.channels // groups if groups else 1
     sizes = cut.rows, cut.channels, _apart(weight, bias)
+    map_ = x, x if shift is None else shift, dy
+    forms = {"SHIFTED": shift is not None, "ORDER": order, **cut.words()}
     with torch.cuda.device_of(x):  # type: ignore[no-untyped-call]
         kernels.sums[cut.grid(cut.blocks)](
-            x, dy, mean, rstd, weight, bias, parts, *sizes, dy_row, cut.span, ORDER=order, **cut.words(), num_warps=4
+            *map_, mean, rstd, weight, bias, parts, *sizes, dy_row, cut.span, **forms, num_warps=4
         )
         kernels.finish_sums[cut.grid(1)](
             parts, weight, dwb, means, *sizes, cut.span, GROUP=group, **cut.words(), num_warps=4
         )
         kernels.apply_backward[cut.tiles](
-            x, dy, mean, rstd, weight, bias, means, dx, *sizes, dy_row, ORDER=order, **cut.words(), num_warps=4
+            *map_, mean, rstd, weight, bias, means, dx, tiles, *sizes, dy_row, **forms, num_warps=4
         )
-    return dx, dwb
+    return dx, dwb, tiles
 
 
-def _empty_gradients(x: Tensor, groups: int) -> tuple[Tensor, Tensor]:
-    shape = (x.shape[0] if groups else 1, 2, x.shape[1])
-    return _like(x), torch.empty(shape, dtype=torch.float32, device=x.device)
+def _empty_gradients(x: Tensor, shift: Tensor | None, groups: int) -> tuple[Tensor, Tensor, Tensor]:
+    cut = Cut.of(x, groups)
+    tiles = 0 if shift is None else triton.cdiv(cut.rows, cut.height)
+    shapes = (cut.samples, 2, cut.channels), (cut.samples, tiles, cut.channels)
+    dwb, parts = (torch.empty(shape, dtype=torch.float32, device=x.device) for shape in shapes)
+    return _like(x), dwb, parts
 
 
 @_backward.register_fake
 def _(
-    x: Tensor, dy: Tensor, mean: Tensor, rstd: Tensor, weight: Tensor, bias: Tensor, groups: int, order: int
-) -> tuple[Tensor, Tensor]:
-    return _empty_gradients(x, groups)
+    x: Tensor,
+    shift: Tensor | None,
+    dy: Tensor,
+    mean: Tensor,
+    rstd: Tensor,
+    weight: Tensor,
+    bias: Tensor,
+    groups: int,
+    order: int,
+) -> tuple[Tensor, Tensor, Tensor]:
+    return _empty_gradients(x, shift, groups)
 
 
 def _apart(weight: Tensor, bias: Tensor) -> int:
@@ -198,10 +239,11 @@ def _keep(ctx: Any, inputs: tuple[Any, ...], output: Tensor) -> None:
 
 
 def _differentiate(ctx: Any, dy: Tensor) -> tuple[Tensor | None, ...]:
-    x, mean, rstd, weight, bias = ctx.saved_tensors
-    dx, dwb = _backward(x, dy, mean, rstd, weight, bias, ctx.groups, ctx.order)
+    x, shift, mean, rstd, weight, bias = ctx.saved_tensors
+    dx, dwb, tiles = _backward(x, shift, dy, mean, rstd, weight, bias, ctx.groups, ctx.order)
+    dshift = None if shift is None else tiles.sum((0, 1)).to(shift.dtype)
     dweight, dbias = dwb.unbind(1) if weight.ndim == 2 else dwb.sum(0)
-    return dx, None, None, dweight.to(weight.dtype), dbias.to(bias.dtype), None, None
+    return dx, dshift, None, None, dweight.to(weight.dtype), dbias.to(bias.dtype), None, None
 
 
 _norm_gelu.register_autograd(_differentiate, setup_context=_keep)
@@ -214,6 +256,7 @@ def norm_gelu_triton(
     *,
     order: int,
     eps: float,
+    shift: Tensor | None = None,
     groups: int = 0,
     running: tuple[Tensor, Tensor] | None = None,
     momentum: float = 0.0,
@@ -224,12 +267,14 @@ def norm_gelu_triton(
         x: (B, C, H, W), channels_last, any floating dtype but float64.
         weight, bias: (C,), or of GroupNorm (B, C), each sample's own, whose gradients then are each sample's own.
         order: 0: norm alone, 1: norm then GELU, 2: GELU then norm.
+        shift: (C,), what is added to the map first.
         groups: of GroupNorm, such that `fits`; 0: BatchNorm's statistics, over the batch.
         running: mean and variance that move towards the batch's, the variance unbiased, by `momentum`; float32.
 
     Returns:
         (B, C, H, W), channels_last, in the dtype of `x`.
     """
-    mean, rstd = _moments(x.detach(), *(running or (None, None)), momentum, eps, groups, order)
-    y: Tensor = _norm_gelu(x, mean, rstd, weight, bias, groups, order)
+    still = None if shift is None else shift.detach()
+    mean, rstd = _moments(x.detach(), still, *(running or (None, None)), momentum, eps, groups, order)
+    y: Tensor = _norm_gelu(x, shift, mean, rstd, weight, bias, groups, order)
     return y

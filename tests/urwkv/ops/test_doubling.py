@@ -32,6 +32,17 @@ def test_torch_compile_sees_the_copy() -> None:
     assert "interpolate" not in graphs[0].code
 
 
+def test_under_autocast_a_map_stays_as_narrow_as_it_is() -> None:
+    x = torch.randn(1, 2, 3, 3).bfloat16().requires_grad_()
+    with torch.autocast("cpu", torch.bfloat16):
+        assert Doubling()(x.float()).dtype == torch.float32
+        y = Doubling()(x)
+    assert y.dtype == torch.bfloat16
+    assert torch.equal(y, copied(x))
+    y.backward(torch.ones_like(y))
+    assert torch.equal(x.grad, torch.full_like(x, 4.0))
+
+
 def written(x: torch.Tensor, weight: torch.Tensor, bias: torch.Tensor) -> torch.Tensor:
     return F.conv2d(F.interpolate(x, scale_factor=2.0), weight, bias, padding=1)
 

@@ -1,15 +1,21 @@
 """The Triton kernels without a GPU, in a process of their own: `interpret` their numbers, or `compile` them."""
 
+import itertools
 import re
 import sys
 
 import pytest
+import torch
+import torch.nn.functional as F
 import triton
 from triton.backends.compiler import GPUTarget
 from triton.compiler import ASTSource
+from triton.runtime import interpreter
 
 from tests.urwkv.ops.test_triton_scan import assert_near_reference, inputs, poisoned
+from urwkv.ops import norm_kernels
 from urwkv.ops import triton_kernels as kernels
+from urwkv.ops.norm_triton import norm_gelu_triton
 from urwkv.ops.triton_scan import Tiles, biwkv_triton
 
 HOPPER = GPUTarget("cuda", 90, 32)
@@ -32,6 +38,41 @@ def interpret() -> None:
         assert_near_reference(operator, [w, u, k, v, dy], 1e-4)
 
 
+def interpret_norms() -> None:
+    """Norm and GELU of a map with and without a shift, by weights of all samples and by each sample's own."""
+    patched = interpreter._patch_lang_tensor
+
+    def patch(tensor, scope) -> None:  # Triton 3.6 takes an array of one number for a number, as numpy 2.4 does not
+        patched(tensor, scope)
+        scope.set_attr(tensor, "__index__", lambda self: self.handle.data.item())
+
+    interpreter._patch_lang_tensor = patch
+    for order, groups, shifted, own in itertools.product((0, 1, 2), (0, 2), (False, True), (False, True)):
+        if not (own and groups == 0):
+            assert_norm_is_exact(order, groups, shifted, own)
+
+
+def assert_norm_is_exact(order: int, groups: int, shifted: bool, own: bool) -> None:
+    torch.manual_seed(0)
+    x = torch.randn(3, 16, 9, 17).to(memory_format=torch.channels_last).requires_grad_()
+    weight, bias = (torch.randn((3, 16) if own else (16,), requires_grad=True) for _ in range(2))
+    shift = torch.randn(16, requires_grad=True) if shifted else None
+    leaves = [leaf for leaf in (x, weight, bias, shift) if leaf is not None]
+    words = {"running": (torch.zeros(16), torch.ones(16)), "momentum": 0.1} if groups == 0 else {}
+    y = norm_gelu_triton(x, weight, bias, order=order, eps=1e-5, groups=groups, shift=shift, **words)
+    dy = torch.randn_like(y)
+    wide = [leaf.detach().double().contiguous().requires_grad_() for leaf in leaves]
+    z = wide[0] + wide[3][:, None, None] if shifted else wide[0]
+    z = F.gelu(z) if order == 2 else z
+    z = F.group_norm(z, groups, eps=1e-5) if groups else F.batch_norm(z, None, None, training=True, eps=1e-5)
+    z = z * wide[1][..., None, None] + wide[2][..., None, None]
+    z = F.gelu(z) if order == 1 else z
+    found, expected = torch.autograd.grad(y, leaves, dy), torch.autograd.grad(z, wide, dy.double())
+    for a, b in zip((y, *found), (z, *expected), strict=True):
+        # a BatchNorm takes a shift away again, whose gradient is 0 but for rounding
+        assert (a - b).abs().max() < 3e-5 * max(1, b.abs().max()), (order, groups, shifted, own)
+
+
 def compile_all() -> None:
     """Every kernel as it is launched for one token, for maps of 64 and 256 pixels a side, and for long sequences."""
     for tokens, channels in ((1, 7), (16, 256), (256, 256), (300, 256)):
@@ -46,20 +87,33 @@ def compile_all() -> None:
                 check(kernels.summarise, forward, channels, dtype)
 
 
+def compile_norms() -> None:
+    """The kernels of norm and GELU, in all their forms."""
+    for order, shifted, dtype in itertools.product((0, 1, 2), (False, True), ("fp32", "bf16")):
+        words = {"BLOCK": 16, "ROWS": 128, "ORDER": order, "SHIFTED": shifted, "num_warps": 4, "maxnreg": None}
+        for kernel in (norm_kernels.moments, norm_kernels.apply, norm_kernels.sums, norm_kernels.apply_backward):
+            compiled(kernel, words, dtype, {"x_ptr", "y_ptr", "dy_ptr", "dx_ptr"})
+
+
 def check(kernel, words: dict, channels: int, dtype: str) -> None:
     words = {
         **words,
         **{f"{x}_t": channels for x in ("k", "v", "dy", "y")},
         **{f"{x}_c": 1 for x in ("k", "v", "dy")},
     }
+    maps = {"k_ptr", "v_ptr", "y_ptr", "dy_ptr", "dk_ptr", "dv_ptr"}
+    layouts = set(re.findall(r"ttg\.convert_layout", compiled(kernel, words, dtype, maps)))
+    assert not layouts, f"{kernel}: tokens change threads, which costs barriers"
+
+
+def compiled(kernel, words: dict, dtype: str, maps: set[str]) -> str:
+    """What Triton makes of a kernel, its pointers to `maps` being of that dtype and all others of float32."""
     types = {}
     for name in kernel.arg_names:
         if name in words:
             types[name] = "constexpr"
-        elif name.endswith("_ptr") or name.endswith("blocks"):
-            types[name] = (
-                f"*{dtype}" if name in ("k_ptr", "v_ptr", "y_ptr", "dy_ptr", "dk_ptr", "dv_ptr") else "*fp32"
-            )
+        elif name.endswith(("_ptr", "blocks")) or name in ("parts", "means", "tiles"):
+            types[name] = f"*{dtype}" if name in maps else "*fp32"
         else:
             types[name] = "i32"
     constants = {(i,): words[name] for i, name in enumerate(kernel.arg_names) if name in words}
@@ -67,9 +121,10 @@ def check(kernel, words: dict, channels: int, dtype: str) -> None:
     made = triton.compile(
         source, target=HOPPER, options={name: words[name] for name in ("num_warps", "maxnreg") if words[name]}
     )
-    layouts = set(re.findall(r"ttg\.convert_layout", made.asm["ttgir"]))
-    assert not layouts, f"{kernel}: tokens change threads, which costs barriers"
+    return made.asm["ttgir"]
 
 
 if __name__ == "__main__":
-    {"interpret": interpret, "compile": compile_all}[sys.argv[1]]()
+    jobs = {"interpret": (interpret, interpret_norms), "compile": (compile_all, compile_norms)}
+    for job in jobs[sys.argv[1]]:
+        job()
