@@ -12,8 +12,9 @@ from client.connection import CLOCK_SECONDS, check_words, is_proxied, reach
 from client.data import normalise
 from client.device import PlaceSettings, find_place
 from client.hospital import Hospital
+from client.privacy.allowed import ANY, NONE
 from client.privacy.budget import check_readiness
-from client.privacy.policy import ANY, NONE, Policy
+from client.privacy.policy import Policy
 from client.privacy.promise import void_promise
 from client.service import own_settings
 from client.training import TrainSettings
@@ -51,7 +52,7 @@ def _privacy(hospital: Hospital, *, asked: bool) -> Iterator[Finding]:
 
 def _exact(policy: Policy) -> Iterator[Finding]:
     """The numbers that go out beside a private update, and that no noise covers."""
-    names = policy.uncovered
+    names = policy.allow.uncovered
     if names:
         which = "all numbers that have no noise, train.loss among them," if names == [ANY] else ", ".join(names)
         rounded = f"rounded to {policy.allow.decimals} decimals"

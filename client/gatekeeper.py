@@ -22,8 +22,9 @@ import numpy.typing as npt
 
 from client.outbox import Outbox
 from client.packed import read_packed, schema_of
+from client.privacy.allowed import EPSILON
 from client.privacy.guard import check_finite, check_model
-from client.privacy.policy import EPSILON, Policy
+from client.privacy.policy import Policy
 from client.privacy.private_site import PrivateSite
 from client.privacy.promise import void_promise
 from client.private_training import noisy_walk
@@ -87,7 +88,7 @@ class Gatekeeper:
         if self._private.settings.asked:
             if state is None:
                 raise RunError("differential privacy has a site keep its replies: name a folder for them")
-            self._outbox = Outbox(state, policy.terms)
+            self._outbox = Outbox(state, policy.allow.terms)
         elif not pretend and (words := void_promise(policy)):
             log.warning("this study trains without privacy: %s", words)
         self._guards = self._private.settings.asked or not pretend
@@ -118,7 +119,7 @@ class Gatekeeper:
         """Where the reply to a task is kept, if noise went into it that cannot be drawn again."""
         if self._outbox is None or task.kind == TRAIN:
             return self._outbox if task.kind == TRAIN else None
-        noisy = task.kind == EVALUATE and self._policy.noised.get(task.split)
+        noisy = task.kind == EVALUATE and self._policy.allow.scores.get(task.split)
         return Outbox(self._outbox.folder / f"scores-{task.split}", self._outbox.terms) if noisy else None
 
     def admit(self, task: Task) -> None:
@@ -156,7 +157,7 @@ class Gatekeeper:
         Raises:
             BudgetError: they would pass a limit.
         """
-        metrics, cases = self._policy.noised.get(task.split, {}), self._site.split(task.split)
+        metrics, cases = self._policy.allow.scores.get(task.split, {}), self._site.split(task.split)
         if not metrics or not cases:
             return {}
         patients = [case.patient for case in cases]

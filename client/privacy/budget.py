@@ -8,8 +8,9 @@ from rich.markup import escape
 from rich.table import Table
 
 from client.privacy.accounting import pld_epsilon, rdp_epsilon
+from client.privacy.allowed import NONE
 from client.privacy.ledger import Entry, Ledger
-from client.privacy.policy import FILE, NONE, Policy, read_policy
+from client.privacy.policy import FILE, Policy, read_policy
 from client.privacy.promise import void_promise
 from protocol.errors import LedgerError
 

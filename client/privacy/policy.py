@@ -25,8 +25,6 @@
 may be left out; nothing else may, and nothing else may be there.
 """
 
-import functools
-import logging
 import math
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, replace
@@ -34,32 +32,14 @@ from pathlib import Path
 from typing import Literal
 
 from client.privacy.accounting import check_delta
+from client.privacy.allowed import ANY, NONE, Allowed, words_of
 from client.privacy.fingerprint import code_version, settings_hash
 from client.privacy.ledger import Limit, Limits
-from client.privacy.noised import LOSS
 from client.privacy.settings import PrivacySettings
 from protocol.errors import PolicyError, SettingsError
 from protocol.settings import Table, flatten, load_scenario, nearest, require, section
-from strategies import STRATEGIES
-from strategies.local import STEPS
 
 FILE = "site.yaml"
-ANY, NONE = "any", "none"
-
-BOUNDED = ("val.dice", "val.iou", "val.loss", "test.dice", "test.iou", "test.nsd", "test.loss")
-"""The scalars to which a patient's share is bounded, so that noise can cover it. `train.loss` is not among them: it
-is measured on the very patients whose draws must stay secret for the steps to cost what they do."""
-
-EPSILON = "epsilon"
-"""Scalar: what the study has cost this site's patients, this round with it."""
-
-EXACT = (*STEPS, EPSILON)
-"""The scalars that are never rounded."""
-
-PUBLIC = ("train.images", "val.images", "test.images", "train.steps", *EXACT)
-"""The scalars that say nothing of any patient: they follow from the settings and from public numbers."""
-
-log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
@@ -92,41 +72,6 @@ class Demands:
 
 
 @dataclass(frozen=True)
-class Allowed:
-    """The `allow.*` keys of site.yaml; words with commas between, or `any`."""
-
-    strategies: str
-    scalars: str
-    decimals: int
-    code: str
-    settings: str
-    noised: str
-    noise: float
-    loss_bound: float
-
-    def __post_init__(self) -> None:
-        require(0 <= self.decimals <= 17, "decimals", self.decimals, "from 0 to 17")
-        for name in _words(self.strategies):
-            require(name in (ANY, *STRATEGIES), "strategies", name, f"{ANY} or of: {', '.join(STRATEGIES)}")
-        names = [] if self.noised == NONE else _words(self.noised)
-        for name in names:
-            known = f"{NONE} or of: {', '.join(BOUNDED)}; no other number has a bound that noise could be made for"
-            require(name in BOUNDED, "noised", name, known)
-            named = self.scalars == ANY or name in _words(self.scalars)
-            require(named, "noised", name, "among allow.scalars, too: what is not named there stays here")
-        require(
-            self.noise > 0 if names else self.noise == 0, "noise", self.noise, "above 0 where allow.noised names any"
-        )
-        losses = any(name.endswith(LOSS) for name in names)
-        require(
-            self.loss_bound > 0 if losses else self.loss_bound == 0,
-            "loss_bound",
-            self.loss_bound,
-            "above 0 where allow.noised names a loss",
-        )
-
-
-@dataclass(frozen=True)
 class Policy:
     """A whole site.yaml, and the folder that it lies in."""
 
@@ -151,7 +96,7 @@ class Policy:
             PolicyError: it may not; says why and what would help.
         """
         strategy = str(table["federation.strategy"])
-        if self.allow.strategies != ANY and strategy not in _words(self.allow.strategies):
+        if self.allow.strategies != ANY and strategy not in words_of(self.allow.strategies):
             raise self._refused(f"federation.strategy = {strategy!r}", f"allows {self.allow.strategies} alone")
         if self.allow.code not in (ANY, code_version()):
             raise self._refused(f"this program is {code_version()}", f"insists on {self.allow.code}")
@@ -205,7 +150,7 @@ class Policy:
             PolicyError: one may not.
         """
         for name in names:
-            if self.allow.scalars != ANY and name not in _words(self.allow.scalars):
+            if self.allow.scalars != ANY and name not in words_of(self.allow.scalars):
                 raise self._refused(f"{name}, which the server needs,", "does not name it among allow.scalars")
 
     def limits(self, table: Table) -> Limits:
@@ -216,38 +161,9 @@ class Policy:
         every = Limit(self.privacy.epsilon_all, self.privacy.delta, f"privacy.epsilon_all of {FILE}")
         return Limits((own, theirs), every)
 
-    @property
-    def noised(self) -> dict[str, dict[str, float]]:
-        """Of each split the scores that leave with noise alone, and the bound of each."""
-        names = [] if self.allow.noised == NONE else _words(self.allow.noised)
-        each = {name: self.allow.loss_bound if name.endswith(LOSS) else 1.0 for name in names}
-        return {
-            split: {name.partition(".")[2]: bound for name, bound in each.items() if name.startswith(f"{split}.")}
-            for split in ("val", "test")
-        }
-
-    @property
-    def terms(self) -> str:
-        """What is let out with noise alone, and with how much."""
-        return f"{self.noised}, {self.allow.noise!r}"
-
-    @property
-    def uncovered(self) -> list[str]:
-        """The scalars that may leave as they are and say something of patients; `any` alone where all may."""
-        covered = {NONE, *PUBLIC, *_words(self.allow.noised)}
-        return [name for name in _words(self.allow.scalars) if name not in covered]
-
     def let_out(self, scalars: Mapping[str, float]) -> dict[str, float]:
-        """The scalars that may leave, rounded; the others are dropped, which the log says once.
-
-        What follows from the settings and from public numbers stays exact: sums of learning rates and numbers of
-        steps, since strategies divide by them, and epsilon, of which rounding would tell too little.
-        """
-        allowed = _words(self.allow.scalars)
-        out = {name: value for name, value in scalars.items() if self.allow.scalars == ANY or name in allowed}
-        if withheld := sorted(scalars.keys() - out.keys()):
-            _tell_withheld(self.folder / FILE, tuple(withheld))
-        return {name: value if name in EXACT else round(value, self.allow.decimals) for name, value in out.items()}
+        """See `Allowed.let_out`."""
+        return self.allow.let_out(scalars, self.folder / FILE)
 
     def _refused(self, what: str, why: str) -> PolicyError:
         return PolicyError(f"{what} is refused: {self.folder / FILE} {why}; agree on it with the hospital")
@@ -295,15 +211,6 @@ def _parse(path: Path, given: Table) -> Policy:
             " update without any; ask for privacy, or leave it out"
         )
     return Policy(path.parent, place, demands, allowed)
-
-
-@functools.cache
-def _tell_withheld(path: Path, names: tuple[str, ...]) -> None:
-    log.warning("kept here, as allow.scalars of %s does not name them: %s", path, ", ".join(names))
-
-
-def _words(text: str) -> list[str]:
-    return [word.strip() for word in text.split(",")]
 
 
 OPEN = Policy(

@@ -61,7 +61,7 @@ class PrivateSite:
             return
         check_private(self.settings, strategy, str(table["model.norm"]))
         rounds = int(table["federation.rounds"])
-        beside = study_charges(policy.noised, policy.allow.noise, rounds)
+        beside = study_charges(policy.allow.scores, policy.allow.noise, rounds)
         self.plan = make_plan(self.settings, len(self.units), epochs, rounds, beside)
         self._ledger = Ledger(policy.ledger)
         if name is not None and not self._ledger.exists():
@@ -100,7 +100,7 @@ class PrivateSite:
             BudgetError: they would pass a limit.
             LedgerError: there is no ledger, or it was damaged or changed.
         """
-        bounds, noise = self._policy.noised[split], self._policy.allow.noise
+        bounds, noise = self._policy.allow.scores[split], self._policy.allow.noise
         units = rows_by_unit(patients, self.settings.unit)
         what = f"{len(values)} scores of {split}, model {asked}"
         self._spend(study, run, number, what, score_charge(noise, len(values)), len(units))

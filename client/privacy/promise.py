@@ -1,7 +1,8 @@
 """What training without privacy does to a bound that patients were promised: it is void, and nothing restores it."""
 
+from client.privacy.allowed import NONE
 from client.privacy.ledger import Ledger
-from client.privacy.policy import FILE, NONE, Policy
+from client.privacy.policy import FILE, Policy
 from protocol.errors import LedgerError
 
 

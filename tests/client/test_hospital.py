@@ -37,7 +37,7 @@ def test_the_template_lets_out_what_the_coordinator_cannot_do_without(tmp_path: 
 def test_the_template_keeps_what_depends_on_secret_draws(tmp_path: Path) -> None:
     policy = read_policy(write_template(tmp_path / "mercy").parent)
     assert policy.privacy.unit == "patient"
-    assert [name for name in policy.uncovered if not name.startswith("test.")] == ["val.dice"]
+    assert [name for name in policy.allow.uncovered if not name.startswith("test.")] == ["val.dice"]
 
 
 def test_nothing_leaves_where_none_may(tmp_path: Path) -> None:

@@ -88,10 +88,12 @@ NOISED = (
 
 
 def test_scores_that_leave_with_noise_have_bounds(tmp_path: Path) -> None:
-    assert policy(tmp_path).noised == {"val": {}, "test": {}}
-    assert policy(tmp_path, NOISED).noised == {"val": {"dice": 1.0, "loss": 2.0}, "test": {}}
+    assert policy(tmp_path).allow.scores == {"val": {}, "test": {}}
+    assert policy(tmp_path, NOISED).allow.scores == {"val": {"dice": 1.0, "loss": 2.0}, "test": {}}
     every = NOISED.replace("val.dice, val.loss\n  dec", "any\n  dec").replace("noised: val.dice", "noised: test.nsd")
-    assert policy(tmp_path, every.replace("scalars: train.images, ", "scalars: ")).noised["test"] == {"nsd": 1.0}
+    assert policy(tmp_path, every.replace("scalars: train.images, ", "scalars: ")).allow.scores["test"] == {
+        "nsd": 1.0
+    }
 
 
 @pytest.mark.parametrize(
@@ -207,8 +209,8 @@ def test_only_named_scalars_leave_and_the_others_are_logged(tmp_path: Path, capl
     ],
 )
 def test_numbers_that_no_epsilon_covers_are_known(tmp_path: Path, scalars: str, uncovered: list[str]) -> None:
-    assert policy(tmp_path, YAML.replace("train.images, val.dice", scalars)).uncovered == uncovered
-    assert policy(tmp_path, NOISED).uncovered == []
+    assert policy(tmp_path, YAML.replace("train.images, val.dice", scalars)).allow.uncovered == uncovered
+    assert policy(tmp_path, NOISED).allow.uncovered == []
 
 
 def test_a_pretend_hospital_allows_everything() -> None:
@@ -227,9 +229,9 @@ def test_the_examples_in_the_documentation_can_be_read(tmp_path: Path) -> None:
         yaml.safe_load(block)
         for block in re.findall(r"```yaml\n(.*?)```", (ROOT / "docs" / "privacy.md").read_text(), re.DOTALL)
     )
-    assert not any(policy(tmp_path, yaml.safe_dump(whole)).noised.values())
+    assert not any(policy(tmp_path, yaml.safe_dump(whole)).allow.scores.values())
     whole["allow"] |= noised["allow"]
-    assert policy(tmp_path, yaml.safe_dump(whole)).noised == {
+    assert policy(tmp_path, yaml.safe_dump(whole)).allow.scores == {
         "val": {"dice": 1.0, "loss": 2.0},
         "test": {"dice": 1.0},
     }
