@@ -1,5 +1,6 @@
 """Per-sample gradients of the whole network against a loop over single images."""
 
+import copy
 from typing import Any
 
 import pytest
@@ -8,6 +9,7 @@ from opacus.grad_sample.conv import compute_conv_grad_sample as stock
 from torch import nn
 from torch.utils._python_dispatch import TorchDispatchMode
 
+from client.privacy import samplers
 from client.privacy.hooks import check_network, per_sample_gradients
 from client.privacy.samplers import convolution
 from protocol.errors import SettingsError
@@ -112,12 +114,37 @@ def test_bf16_forward_leaves_float32_gradients_as_near_as_the_plain_backward_pas
     assert distance(ours) < 0.1
 
 
+KEEPING_SIDES = [
+    nn.Conv2d(6, 10, 1),
+    nn.Conv2d(6, 10, 3, padding=1),
+    nn.Conv2d(6, 10, 3, padding=1, groups=2),
+    nn.Conv2d(6, 10, (5, 1), padding=(2, 0), bias=False),
+]
+
+
+@pytest.mark.parametrize("layout", [torch.contiguous_format, torch.channels_last])
+@pytest.mark.parametrize("layer", KEEPING_SIDES, ids=str)
+def test_products_of_shifted_maps_are_the_filters_gradients(
+    layer: nn.Conv2d, layout: torch.memory_format, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    torch.manual_seed(1)
+    maps, backward = (torch.randn(3, channels, 7, 12).double().to(memory_format=layout) for channels in (6, 10))
+    wide = copy.deepcopy(layer).double()
+    wanted = [
+        torch.autograd.grad(wide(m[None]), wide.weight, dy[None])[0] for m, dy in zip(maps, backward, strict=True)
+    ]
+    for summed in (4096, 20):
+        monkeypatch.setattr(samplers, "SUMMED", summed)
+        torch.testing.assert_close(samplers.products(layer, maps, backward), torch.stack(wanted), rtol=0, atol=1e-12)
+
+
 @pytest.mark.gpu
 @pytest.mark.parametrize("side", [16, 50, 128])
-def test_a_pointwise_convolution_of_a_gpus_bf16_is_summed_in_float32(side: int) -> None:
+@pytest.mark.parametrize("layer", KEEPING_SIDES, ids=str)
+def test_bf16_of_a_gpu_is_multiplied_exactly_and_summed_in_float32(layer: nn.Conv2d, side: int) -> None:
     torch.manual_seed(1)
-    layer = nn.Conv2d(16, 48, 1).cuda()
-    maps, backward = (torch.randn(3, channels, side, side).cuda().bfloat16() for channels in (16, 48))
+    layer = copy.deepcopy(layer).cuda()
+    maps, backward = (torch.randn(3, channels, side, side).cuda().bfloat16() for channels in (6, 10))
     for layout in (torch.contiguous_format, torch.channels_last):
         found = convolution(layer, [maps.to(memory_format=layout)], backward.to(memory_format=layout))
         wanted = convolution(layer, [maps.double()], backward.double())
