@@ -21,6 +21,9 @@ if HAS_TRITON:
 
 BACKENDS = ("torch", "auto", "triton")
 
+GPU = "cuda"
+"""The kind of device that Triton computes on; where its kernels are interpreted that is the CPU."""
+
 Keep = Callable[[nn.Parameter, Tensor], None]
 """Takes a parameter (C,) and its gradient of each sample, (B, C)."""
 
@@ -33,10 +36,12 @@ class Steps(nn.Sequential):
 
     Attributes:
         backend: "torch": every layer as it is written. "auto": joined where that is possible, on channels_last maps
-            and on layers without hooks. On a GPU: norms by the statistics of the map
-            itself, GELU with them. On a CPU, in float32: BatchNorm by the batch's statistics with a GELU, and
-            doubling with a 3 x 3 convolution. "triton": as on a GPU, and an error where a norm cannot be computed so.
-        keep: gets per-sample gradients of a norm that is computed with others, whose hooks are not called then.
+            and on layers without hooks. On a GPU: norms by the statistics of the map itself, with a GELU beside them
+            and the bias of a convolution before them. On a CPU, in float32: BatchNorm by the batch's statistics with
+            a GELU, and doubling with a 3 x 3 convolution. "triton": as on a GPU, and an error where a norm cannot be
+            computed so.
+        keep: gets per-sample gradients of the norms that are computed so, whose own hooks are not called then.
+            Convolutions keep their biases meanwhile, for their hooks to see.
     """
 
     backend = "torch"
@@ -57,12 +62,10 @@ class Steps(nn.Sequential):
             if obstacle and self.backend == "triton" and part.norm is not None:
                 raise ValueError(f"norm and GELU: backend = 'triton' {obstacle}; use auto or torch")
             if obstacle:
-                x = x if shift is None else x + shift.to(x.dtype)[:, None, None]
-                for layer in part.layers:
-                    x = layer(x)
+                x = layers[0](x if shift is None else x + shift.to(x.dtype)[:, None, None])
             else:
                 x = part.at_once(x, shift)
-            shift, layers = None, layers[len(part.layers) :]
+            shift, layers = None, layers[1 if obstacle else len(part.layers) :]
         return x
 
 
@@ -101,7 +104,7 @@ class _Part:
         """Why these layers cannot be computed as one; empty where they can."""
         if any(_has_hooks(layer) for layer in self.layers if self.keep is None or layer is not self.norm):
             return "calls no hooks of layers"
-        on_gpu = backend == "triton" or x.device.type == "cuda"
+        on_gpu = backend == "triton" or x.device.type == GPU
         if self.doubled is not None:
             return "computes on a CPU" if on_gpu else _obstacle_on_cpu(x)
         if self.norm is None:
@@ -147,7 +150,7 @@ def _next(layers: list[nn.Module], keep: Keep | None) -> _Part:
 def _leaving_its_bias(layers: list[nn.Module], x: Tensor, keep: Keep | None) -> nn.Conv2d | None:
     """The convolution that comes first, if it is on a GPU and its bias can be added with norm and GELU after it."""
     conv = layers[0]
-    if not (HAS_TRITON and x.device.type == "cuda" and isinstance(conv, nn.Conv2d)) or keep or len(layers) == 1:
+    if not (HAS_TRITON and x.device.type == GPU and isinstance(conv, nn.Conv2d)) or keep or len(layers) == 1:
         return None
     plain = conv.bias is not None and conv.padding_mode == "zeros" and not _has_hooks(conv)
     return conv if plain and _next(layers[1:], keep).norm is not None else None
@@ -180,7 +183,7 @@ def _is_plain(conv: nn.Conv2d) -> bool:
 def _obstacle_on_gpu(norm: nn.BatchNorm2d | nn.GroupNorm, x: Tensor) -> str:
     if not HAS_TRITON:
         return "needs the package triton, which is not installed"
-    if x.device.type != "cuda" or x.dtype == torch.float64:
+    if x.device.type != GPU or x.dtype == torch.float64:
         return f"computes in float32 on a GPU, not {x.dtype} on {x.device}"
     if not x.is_contiguous(memory_format=torch.channels_last):
         return "needs channels_last maps"
@@ -212,7 +215,7 @@ def _norm_gelu(
     assert norm.running_var is not None
     norm.num_batches_tracked.add_(1)
     running, momentum = (norm.running_mean, norm.running_var), norm.momentum or 0.0
-    if x.device.type == "cuda":
+    if x.device.type == GPU:
         return norm_gelu_triton(
             x, norm.weight, norm.bias, order=order, eps=norm.eps, shift=shift, running=running, momentum=momentum
         )

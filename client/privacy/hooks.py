@@ -83,6 +83,10 @@ def per_sample_gradients(model: nn.Module) -> Iterator[None]:
 
 def _keep(weight: nn.Parameter, grads: Tensor) -> None:
     """Where norms are computed together with their neighbours, their layers' hooks have nothing to see."""
+    if weight.grad_sample is not None:  # type: ignore[attr-defined]
+        raise RuntimeError(
+            "a norm has per-sample gradients already: use a layer once a pass, and take its gradients before the next"
+        )
     weight.grad_sample = grads.detach()  # type: ignore[attr-defined]
 
 

@@ -43,7 +43,7 @@ def convolution(layer: nn.Conv2d, inputs: Sequence[Tensor], backward: Tensor) ->
     if layer.weight.requires_grad:
         shape = (samples, *layer.weight.shape)
         if samples == 0:
-            grads = backward.new_zeros(shape)
+            grads = backward.new_zeros(shape, dtype=_wide(backward))
         elif _is_product(layer) or (_keeps_sides(layer) and _is_exact_in_bf16(maps, backward)):
             grads = products(layer, maps, backward)
         else:

@@ -7,20 +7,28 @@ from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 
+import client
 from client.wall import Wall
 
-BEGIN = (
-    "import os, sys; from client.wall import stay_behind; rules = int(sys.argv[1]); stay_behind(rules);"
-    " os.close(rules); os.execvp(sys.argv[2], sys.argv[2:])"
-)
+BEGIN = """\
+import os, sys
+root, rules, *command = sys.argv[1:]
+sys.path.insert(0, root)
+from client.wall import stay_behind
+stay_behind(int(rules))
+os.close(int(rules))
+os.execvp(command[0], command)
+"""
 """Goes behind the wall in a process of its own: a fork of the tests' would say what libraries in it, as gRPC, say."""
+
+ROOT = str(Path(client.__file__).parents[1])
 
 
 def behind(wall: Wall, command: Sequence[str]) -> str:
     """What a program prints behind a wall, errors among it."""
     rules = wall.build()
     try:
-        begin = [sys.executable, "-S", "-c", BEGIN, str(rules)]
+        begin = [sys.executable, "-S", "-c", BEGIN, ROOT, str(rules)]
         done = subprocess.run([*begin, *command], capture_output=True, text=True, pass_fds=[rules], check=False)
     finally:
         os.close(rules)

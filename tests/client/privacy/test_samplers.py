@@ -138,6 +138,13 @@ def test_products_of_shifted_maps_are_the_filters_gradients(
         torch.testing.assert_close(samplers.products(layer, maps, backward), torch.stack(wanted), rtol=0, atol=1e-12)
 
 
+def test_no_samples_have_gradients_of_float32_too() -> None:
+    layer = nn.Conv2d(6, 10, 3, padding=1)
+    maps, backward = (torch.zeros(0, channels, 4, 4).bfloat16() for channels in (6, 10))
+    found = convolution(layer, [maps], backward)
+    assert [(len(grads), grads.dtype) for grads in found.values()] == [(0, torch.float32)] * 2
+
+
 @pytest.mark.gpu
 @pytest.mark.parametrize("side", [16, 50, 128])
 @pytest.mark.parametrize("layer", KEEPING_SIDES, ids=str)

@@ -32,9 +32,11 @@ def test_torch_compile_sees_the_copy() -> None:
     assert "interpolate" not in graphs[0].code
 
 
-def test_under_autocast_a_map_stays_as_narrow_as_it_is() -> None:
-    x = torch.randn(1, 2, 3, 3).bfloat16().requires_grad_()
-    with torch.autocast("cpu", torch.bfloat16):
+@pytest.mark.parametrize("device", ["cpu", pytest.param("cuda", marks=pytest.mark.gpu)])
+def test_under_autocast_a_map_stays_as_narrow_as_it_is(device: str) -> None:
+    """A GPU's autocast would widen it; a CPU's leaves it alone."""
+    x = torch.randn(1, 2, 3, 3, device=device).bfloat16().requires_grad_()
+    with torch.autocast(device, torch.bfloat16):
         assert Doubling()(x.float()).dtype == torch.float32
         y = Doubling()(x)
     assert y.dtype == torch.bfloat16

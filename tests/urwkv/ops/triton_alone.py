@@ -1,22 +1,32 @@
 """The Triton kernels without a GPU, in a process of their own: `interpret` their numbers, or `compile` them."""
 
+import copy
 import itertools
 import re
 import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
 
 import pytest
 import torch
 import torch.nn.functional as F
 import triton
+from torch import nn
 from triton.backends.compiler import GPUTarget
 from triton.compiler import ASTSource
 from triton.runtime import interpreter
 
+from client.privacy.hooks import per_sample_gradients
+from tests.client.privacy.test_samplers import by_hooks, worst
 from tests.urwkv.ops.test_triton_scan import assert_near_reference, inputs, poisoned
+from urwkv import URWKV, steps
+from urwkv.blocks import make_norm
 from urwkv.ops import norm_kernels
 from urwkv.ops import triton_kernels as kernels
+from urwkv.ops.doubling import Doubling
 from urwkv.ops.norm_triton import norm_gelu_triton
 from urwkv.ops.triton_scan import Tiles, biwkv_triton
+from urwkv.steps import Steps
 
 HOPPER = GPUTarget("cuda", 90, 32)
 
@@ -38,15 +48,19 @@ def interpret() -> None:
         assert_near_reference(operator, [w, u, k, v, dy], 1e-4)
 
 
-def interpret_norms() -> None:
-    """Norm and GELU of a map with and without a shift, by weights of all samples and by each sample's own."""
+def mend_interpreter() -> None:
+    """Triton 3.6 takes an array of one number for a number, as numpy 2.4 does not."""
     patched = interpreter._patch_lang_tensor
 
-    def patch(tensor, scope) -> None:  # Triton 3.6 takes an array of one number for a number, as numpy 2.4 does not
+    def patch(tensor, scope) -> None:
         patched(tensor, scope)
         scope.set_attr(tensor, "__index__", lambda self: self.handle.data.item())
 
     interpreter._patch_lang_tensor = patch
+
+
+def interpret_norms() -> None:
+    """Norm and GELU of a map with and without a shift, by weights of all samples and by each sample's own."""
     for order, groups, shifted, own in itertools.product((0, 1, 2), (0, 2), (False, True), (False, True)):
         if not (own and groups == 0):
             assert_norm_is_exact(order, groups, shifted, own)
@@ -71,6 +85,84 @@ def assert_norm_is_exact(order: int, groups: int, shifted: bool, own: bool) -> N
     for a, b in zip((y, *found), (z, *expected), strict=True):
         # a BatchNorm takes a shift away again, whose gradient is 0 but for rounding
         assert (a - b).abs().max() < 3e-5 * max(1, b.abs().max()), (order, groups, shifted, own)
+
+
+def interpret_chains() -> None:
+    """Chains of layers, and each sample's gradients of a network, computed as on a GPU."""
+    steps.GPU = "cpu"
+    forms = (lambda norm: (norm, nn.GELU()), lambda norm: (nn.GELU(), norm), lambda norm: (norm,))
+    for form, norm, before in itertools.product(forms, ("batch", "group"), ((), (Doubling(),))):
+        for frozen in ((), ("weight",), ("bias",)):
+            chain = Steps(*before, nn.Conv2d(8, 16, 3, padding=1), *form(make_norm(16, norm)), nn.Conv2d(16, 4, 1))
+            for name in frozen:
+                chain[len(before)].get_parameter(name).requires_grad_(False)
+            assert_chain_is_exact(chain, [True])
+    tanh = Steps(nn.Conv2d(8, 16, 1), make_norm(16, "batch"), nn.GELU(approximate="tanh"))
+    assert_chain_is_exact(tanh, [])  # as it is written, with the bias that the convolution left
+    assert_samples_are_exact(("",))
+    assert_samples_are_exact(("fuse", "head"))
+    assert_a_layer_is_used_once()
+
+
+def assert_chain_is_exact(chain: Steps, shifted: list[bool]) -> None:
+    """Against the layers as they are written, in float64; `shifted`: of each joined norm whether it adds a bias."""
+    exact = nn.Sequential(*copy.deepcopy(chain)).double()
+    chain.to(memory_format=torch.channels_last).backend = "auto"
+    x = torch.randn(3, 8, 5, 6).to(memory_format=torch.channels_last)
+    with counted() as found:
+        y = chain(x)
+    assert found == shifted
+    z = exact(x.double())
+    torch.testing.assert_close(y.double(), z, rtol=1e-4, atol=1e-4)
+    y.square().sum().backward()
+    z.square().sum().backward()
+    whole = sum(w.grad.square().sum() for w in exact.parameters() if w.grad is not None).sqrt()
+    for (name, one), other in zip(chain.named_parameters(), exact.parameters(), strict=True):
+        assert (one.grad is None) == (other.grad is None), name
+        assert one.grad is None or (one.grad - other.grad).norm() < 1e-5 * whole, name
+    for (name, one), other in zip(chain.named_buffers(), exact.buffers(), strict=True):
+        torch.testing.assert_close(one, other.to(one.dtype), msg=name)
+
+
+def assert_samples_are_exact(trainable: tuple[str, ...]) -> None:
+    """Each sample's gradients with joined norms, against those of layers as they are written, in float64."""
+    torch.manual_seed(0)
+    model = URWKV(variant="small", norm="group").to(memory_format=torch.channels_last)
+    for name, weight in model.named_parameters():
+        weight.requires_grad_(name.startswith(trainable))
+    images = torch.randn(2, 3, 32, 32).to(memory_format=torch.channels_last)
+    masks = torch.randint(2, (2, 32, 32), dtype=torch.uint8)
+    with counted() as found:
+        ours = by_hooks(model, images, masks)
+    assert found == [False] * sum(isinstance(layer, nn.GroupNorm) for layer in model.modules())
+    assert {(chain.backend, chain.keep) for chain in model.modules() if isinstance(chain, Steps)} == {("torch", None)}
+    exact = copy.deepcopy(model).double().to(memory_format=torch.contiguous_format)
+    assert worst(ours, by_hooks(exact, images.double().contiguous(), masks)) < 1e-4
+
+
+def assert_a_layer_is_used_once() -> None:
+    norm = make_norm(16, "group")
+    x = torch.randn(2, 16, 3, 3).to(memory_format=torch.channels_last)
+    chain = Steps(norm, nn.GELU(), norm)
+    with pytest.raises(RuntimeError, match="use a layer once a pass"), per_sample_gradients(chain):
+        chain(x).sum().backward()
+    assert (chain.backend, chain.keep) == ("torch", None)
+
+
+@contextmanager
+def counted() -> Iterator[list[bool]]:
+    """Of each norm that is joined meanwhile, whether it adds a bias."""
+    joined, found = steps.norm_gelu_triton, []
+
+    def norm_gelu(*maps, shift, **words) -> torch.Tensor:
+        found.append(shift is not None)
+        return joined(*maps, shift=shift, **words)
+
+    steps.norm_gelu_triton = norm_gelu
+    try:
+        yield found
+    finally:
+        steps.norm_gelu_triton = joined
 
 
 def compile_all() -> None:
@@ -125,6 +217,9 @@ def compiled(kernel, words: dict, dtype: str, maps: set[str]) -> str:
 
 
 if __name__ == "__main__":
-    jobs = {"interpret": (interpret, interpret_norms), "compile": (compile_all, compile_norms)}
+    jobs = {
+        "interpret": (mend_interpreter, interpret, interpret_norms, interpret_chains),
+        "compile": (compile_all, compile_norms),
+    }
     for job in jobs[sys.argv[1]]:
         job()
