@@ -116,6 +116,9 @@ def test_on_a_cpu_layers_are_as_written_where_something_is_in_the_way():
     for layer in hooked:
         layer.register_forward_hook(lambda *_: None)
     assert joined(hooked, x) == [0, 0]
+    hooked_norm = copy.deepcopy(plain)
+    hooked_norm[2].register_forward_hook(lambda *_: None)
+    assert joined(hooked_norm, x) == [0, 1]
     watched = copy.deepcopy(plain)
     for layer in watched:
         layer.register_full_backward_pre_hook(lambda *_: None)

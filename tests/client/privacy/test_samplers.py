@@ -145,6 +145,19 @@ def test_no_samples_have_gradients_of_float32_too() -> None:
     assert [(len(grads), grads.dtype) for grads in found.values()] == [(0, torch.float32)] * 2
 
 
+@pytest.mark.parametrize("side", [16, 64, 200, 224])
+def test_no_product_is_summed_over_more_pixels_than_matrix_units_sum_well(
+    side: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """200 x 200 and 224 x 224 pixels are no whole numbers of SUMMED."""
+    summed: list[int] = []
+    bmm = torch.bmm
+    monkeypatch.setattr(torch, "bmm", lambda dy, x: summed.append(x.shape[1]) or bmm(dy, x))
+    samplers.products(nn.Conv2d(2, 3, 3, padding=1), torch.ones(2, 2, side, side), torch.ones(2, 3, side, side))
+    assert len(summed) == 9
+    assert max(summed) <= samplers.SUMMED
+
+
 @pytest.mark.gpu
 @pytest.mark.parametrize("side", [16, 50, 128])
 @pytest.mark.parametrize("layer", KEEPING_SIDES, ids=str)
