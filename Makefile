@@ -2,11 +2,12 @@
 PYTHON ?= python3
 BIN := .venv/bin
 SCENARIO ?=
+TRITON := 3.6.0
 
 export FLWR_TELEMETRY_ENABLED := 0
 export NO_ALBUMENTATIONS_UPDATE := 1
 
-.PHONY: help install demo test test-slow lint format lock clean
+.PHONY: help install demo test test-slow test-kernels lint format lock clean
 
 help:  ## list the targets
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 14
@@ -30,6 +31,14 @@ test: install  ## the test suite, without the slow and the GPU tests; a process 
 test-slow: install  ## the slow tests
 	$(BIN)/pytest -m "slow and not gpu"
 
+test-kernels: install .triton/$(TRITON)  ## Triton's kernels, interpreted and compiled without a GPU
+	PYTHONPATH=.triton $(BIN)/pytest -n auto --timeout 900 tests/urwkv/ops/test_triton_scan.py -k without_a_gpu
+
+.triton/$(TRITON):
+	rm -rf .triton
+	$(BIN)/pip install --quiet --disable-pip-version-check --no-deps --target .triton triton==$(TRITON)
+	@touch $@
+
 lint: install  ## what CI checks beside the tests
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
@@ -48,4 +57,4 @@ lock:  ## pin the environment anew from pyproject.toml
 	rm -rf .venv-lock
 
 clean:  ## remove the environment and what tools left behind
-	rm -rf .venv .venv-lock .mypy_cache .pytest_cache .ruff_cache *.egg-info build
+	rm -rf .venv .venv-lock .triton .mypy_cache .pytest_cache .ruff_cache *.egg-info build
