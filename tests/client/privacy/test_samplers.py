@@ -185,7 +185,7 @@ def test_joined_norms_give_each_samples_gradients_too(trainable: tuple[str, ...]
     with torch.backends.cudnn.flags(allow_tf32=False):
         found = by_hooks(model, images.to(memory_format=torch.channels_last), masks)
     wanted = by_hooks(model.double(), images.double(), masks)
-    assert worst(found, wanted) < 2e-3
+    assert worst(found, wanted) < 2e-4
     assert all(module.keep is None for module in model.modules() if isinstance(module, Steps))
 
 

@@ -11,6 +11,7 @@ import pytest
 import torch
 import torch.nn.functional as F
 import triton
+import triton.language as tl
 from torch import nn
 from triton.backends.compiler import GPUTarget
 from triton.compiler import ASTSource
@@ -25,6 +26,7 @@ from urwkv.ops import norm_kernels
 from urwkv.ops import triton_kernels as kernels
 from urwkv.ops.doubling import Doubling
 from urwkv.ops.norm_triton import norm_gelu_triton
+from urwkv.ops.triton_math import normal
 from urwkv.ops.triton_scan import Tiles, biwkv_triton
 from urwkv.steps import Steps
 
@@ -64,6 +66,26 @@ def interpret_norms() -> None:
     for order, groups, shifted, own in itertools.product((0, 1, 2), (0, 2), (False, True), (False, True)):
         if not (own and groups == 0):
             assert_norm_is_exact(order, groups, shifted, own)
+
+
+def interpret_normal() -> None:
+    """The normal distribution's share and density, and what is made of them, beside float64."""
+    x = torch.linspace(-12, 12, 2**14)
+    share, density = torch.empty_like(x), torch.empty_like(x)
+    normals[(1,)](x, share, density, len(x))
+    exact = torch.special.ndtr(x.double())
+    bell = torch.exp(-x.double().square() / 2) / (2 * torch.pi) ** 0.5
+    assert (share - exact).abs().max() < 4e-7
+    assert (density - bell).abs().max() < 1e-7
+    assert ((share + x * density) - (exact + x.double() * bell)).abs().max() < 4e-7
+
+
+@triton.jit
+def normals(x_ptr, share_ptr, density_ptr, N: tl.constexpr):
+    at = tl.arange(0, N)
+    share, density = normal(tl.load(x_ptr + at))
+    tl.store(share_ptr + at, share)
+    tl.store(density_ptr + at, density)
 
 
 def assert_norm_is_exact(order: int, groups: int, shifted: bool, own: bool) -> None:
@@ -218,7 +240,7 @@ def compiled(kernel, words: dict, dtype: str, maps: set[str]) -> str:
 
 if __name__ == "__main__":
     jobs = {
-        "interpret": (mend_interpreter, interpret, interpret_norms, interpret_chains),
+        "interpret": (mend_interpreter, interpret, interpret_normal, interpret_norms, interpret_chains),
         "compile": (compile_all, compile_norms),
     }
     for job in jobs[sys.argv[1]]:
