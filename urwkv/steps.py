@@ -54,17 +54,17 @@ class Steps(nn.Sequential):
         layers = list(self)
         shift: Tensor | None = None
         while layers:
-            if conv := _leaving_its_bias(layers, x, self.keep):
+            if self.keep is None and (conv := _leaving_its_bias(layers, x)):
                 x, shift = _without_bias(conv, x), conv.bias
                 layers = layers[1:]
-            part = _next(layers, self.keep)
-            obstacle = part.obstacle(x, self.backend)
+            part = _next(layers)
+            obstacle = part.obstacle(x, self.backend, self.keep)
             if obstacle and self.backend == "triton" and part.norm is not None:
                 raise ValueError(f"norm and GELU: backend = 'triton' {obstacle}; use auto or torch")
             if obstacle:
                 x = layers[0](x if shift is None else x + shift.to(x.dtype)[:, None, None])
             else:
-                x = part.at_once(x, shift)
+                x = part.at_once(x, shift, self.keep)
             shift, layers = None, layers[1 if obstacle else len(part.layers) :]
         return x
 
@@ -91,18 +91,16 @@ class _Part:
     Attributes:
         norm, order: the norm among them, and its order (see `urwkv.ops.norm_kernels`).
         doubled: the convolution after a doubling.
-        keep: see `Steps`.
     """
 
     layers: list[nn.Module]
     norm: nn.BatchNorm2d | nn.GroupNorm | None = None
     order: int = 0
     doubled: nn.Conv2d | None = None
-    keep: Keep | None = None
 
-    def obstacle(self, x: Tensor, backend: str) -> str:
+    def obstacle(self, x: Tensor, backend: str, keep: Keep | None) -> str:
         """Why these layers cannot be computed as one; empty where they can."""
-        if any(_has_hooks(layer) for layer in self.layers if self.keep is None or layer is not self.norm):
+        if any(_has_hooks(layer) for layer in self.layers if keep is None or layer is not self.norm):
             return "calls no hooks of layers"
         on_gpu = backend == "triton" or x.device.type == GPU
         if self.doubled is not None:
@@ -120,40 +118,39 @@ class _Part:
             return "needs more than one pixel a channel"
         if not on_gpu and self.order == 0:
             return "computes a norm with a GELU"
-        if self.keep is not None:
+        if keep is not None:
             return "has a batch's statistics, which are of no single sample"
         plain = self.norm.affine and self.norm.track_running_stats and self.norm.momentum is not None
         if not plain:
             return "needs weights, running statistics and a momentum"
         return "" if on_gpu or _are_vectors(self.norm) else "reads weights and statistics in float32, side by side"
 
-    def at_once(self, x: Tensor, shift: Tensor | None) -> Tensor:
+    def at_once(self, x: Tensor, shift: Tensor | None, keep: Keep | None) -> Tensor:
         """Of the map, to which `shift` is added first where a norm is on a GPU."""
         if self.doubled is not None:
             return doubled_convolution(x, self.doubled.weight, self.doubled.bias)
         assert self.norm is not None
-        return _norm_gelu(self.norm, self.order, x, shift, self.keep)
+        return _norm_gelu(self.norm, self.order, x, shift, keep)
 
 
-def _next(layers: list[nn.Module], keep: Keep | None) -> _Part:
+def _next(layers: list[nn.Module]) -> _Part:
     first, second = layers[0], layers[1] if len(layers) > 1 else None
     if isinstance(first, Doubling) and isinstance(second, nn.Conv2d) and _is_plain(second):
         return _Part(layers[:2], doubled=second)
     if isinstance(first, nn.GELU) and isinstance(second, (nn.BatchNorm2d, nn.GroupNorm)):
-        return _Part(layers[:2], second, 2, keep=keep)
+        return _Part(layers[:2], second, 2)
     if isinstance(first, (nn.BatchNorm2d, nn.GroupNorm)):
-        joined, order = (layers[:2], 1) if isinstance(second, nn.GELU) else (layers[:1], 0)
-        return _Part(joined, first, order, keep=keep)
+        return _Part(layers[:2], first, 1) if isinstance(second, nn.GELU) else _Part(layers[:1], first)
     return _Part(layers[:1])
 
 
-def _leaving_its_bias(layers: list[nn.Module], x: Tensor, keep: Keep | None) -> nn.Conv2d | None:
+def _leaving_its_bias(layers: list[nn.Module], x: Tensor) -> nn.Conv2d | None:
     """The convolution that comes first, if it is on a GPU and its bias can be added with norm and GELU after it."""
     conv = layers[0]
-    if not (HAS_TRITON and x.device.type == GPU and isinstance(conv, nn.Conv2d)) or keep or len(layers) == 1:
+    if not (HAS_TRITON and x.device.type == GPU and isinstance(conv, nn.Conv2d)) or len(layers) == 1:
         return None
     plain = conv.bias is not None and conv.padding_mode == "zeros" and not _has_hooks(conv)
-    return conv if plain and _next(layers[1:], keep).norm is not None else None
+    return conv if plain and _next(layers[1:]).norm is not None else None
 
 
 def _without_bias(conv: nn.Conv2d, x: Tensor) -> Tensor:

@@ -82,7 +82,7 @@ def products(layer: nn.Conv2d, maps: Tensor, backward: Tensor) -> Tensor:
         x, dy = (F.pad(m, (0, 0, left, left, up, up)) for m in (x, dy))
     row, pixels = x.shape[2], x.shape[1] * x.shape[2]
     x, dy = x.flatten(0, 2), dy.flatten(0, 2)
-    if layer.weight.shape[2:].numel() == groups == 1:
+    if _is_product(layer):
         return _summed(dy, x, pixels)[..., None, None]
     if ends := up * row + left:
         x = F.pad(x, (0, 0, ends, ends))

@@ -1,7 +1,6 @@
 """A site whose courier Flower's own programs run, in process isolation: SuperNode and SuperExec."""
 
 import json
-import os
 import sys
 from contextlib import AbstractContextManager
 from pathlib import Path
@@ -9,6 +8,7 @@ from pathlib import Path
 import pytest
 
 from client.hospital import read_hospital
+from protocol.flower import environment
 from tests.client.hospitals import short_folder
 from tests.client.phantoms import SMALL, sets_of, small, small_sites
 from tests.deployment.federation import (
@@ -28,10 +28,8 @@ ALONE = SMALL | {"data.sites": 1, "federation.quorum": 1}
 
 def flower(log: Path, *command: object) -> AbstractContextManager[Running]:
     """A program of Flower's inside the `with`, in a home of its own."""
-    programs = Path(sys.executable).parent
-    own = {"FLWR_HOME": str(log.with_suffix("")), "FLWR_TELEMETRY_ENABLED": "0", "FLWR_DISABLE_UPDATE_CHECK": "1"}
-    own |= {"PATH": f"{programs}{os.pathsep}{os.environ['PATH']}"}
-    return program(log, [str(programs / str(command[0])), *map(str, command[1:])], own)
+    path = Path(sys.executable).with_name(str(command[0]))
+    return program(log, [str(path), *map(str, command[1:])], environment(log.with_suffix("")))
 
 
 def test_a_run_over_a_site_in_process_isolation() -> None:

@@ -57,7 +57,11 @@ class Cut:
         return self.grid(triton.cdiv(self.rows, self.height))
 
     def words(self) -> dict[str, int]:
-        return {"BLOCK": self.width, "ROWS": self.height}
+        return {"BLOCK": self.width, "ROWS": self.height, "num_warps": 4}
+
+    def form(self, shift: Tensor | None, order: int) -> dict[str, int]:
+        """Of the kernels that read maps."""
+        return {"SHIFTED": shift is not None, "ORDER": order, **self.words()}
 
 
 def fits(channels: int, groups: int) -> bool:
@@ -88,11 +92,11 @@ def _moments(
     with torch.cuda.device_of(x):  # type: ignore[no-untyped-call]  # where Triton launches
         kernels.moments[cut.grid(cut.blocks)](
             x, x if shift is None else shift, parts, cut.rows, cut.channels, cut.span,
-            SHIFTED=shift is not None, ORDER=order, **cut.words(), num_warps=4,
+            **cut.form(shift, order),
         )  # fmt: skip
         kernels.finish_moments[cut.grid(1)](
             parts, mean, rstd, running_mean if running else mean, running_var if running else rstd,
-            cut.rows, cut.channels, cut.span, eps, momentum, RUNNING=running, GROUP=group, **cut.words(), num_warps=4,
+            cut.rows, cut.channels, cut.span, eps, momentum, RUNNING=running, GROUP=group, **cut.words(),
         )  # fmt: skip
     return mean, rstd
 
@@ -106,16 +110,8 @@ def _empty_moments(x: Tensor, groups: int) -> tuple[Tensor, Tensor]:
 
 
 @_moments.register_fake
-def _(
-    x: Tensor,
-    shift: Tensor | None,
-    running_mean: Tensor | None,
-    running_var: Tensor | None,
-    momentum: float,
-    eps: float,
-    groups: int,
-    order: int,
-) -> tuple[Tensor, Tensor]:
+def _(x: Tensor, *others: Any) -> tuple[Tensor, Tensor]:
+    *_, groups, _ = others
     return _empty_moments(x, groups)
 
 
@@ -135,22 +131,13 @@ def _norm_gelu(
         kernels.apply[cut.tiles](
             x, x if shift is None else shift, mean, rstd, weight, bias, y,
             cut.rows, cut.channels, _apart(weight, bias),
-            SHIFTED=shift is not None, ORDER=order, **cut.words(), num_warps=4,
+            **cut.form(shift, order),
         )  # fmt: skip
     return y
 
 
 @_norm_gelu.register_fake
-def _(
-    x: Tensor,
-    shift: Tensor | None,
-    mean: Tensor,
-    rstd: Tensor,
-    weight: Tensor,
-    bias: Tensor,
-    groups: int,
-    order: int,
-) -> Tensor:
+def _(x: Tensor, *_: Any) -> Tensor:
     return _like(x)
 
 
@@ -173,28 +160,21 @@ def _backward(
     """dx; the samples' shares of dweight and dbias, (N, 2, C), and the tiles' of dshift, (N, tiles, C), float32."""
     cut = Cut.of(x, groups)
     dy, dy_row = _by_rows(dy)
-    dx, dwb, tiles = _empty_gradients(x, shift, groups)
+    dx, dwb, tiles = _empty_gradients(x, shift, cut)
     means = torch.empty_like(dwb)
     parts = torch.empty(cut.samples, cut.blocks, 2, cut.channels, dtype=torch.float32, device=x.device)
     group = cut.channels // groups if groups else 1
     sizes = cut.rows, cut.channels, _apart(weight, bias)
     map_ = x, x if shift is None else shift, dy
-    forms = {"SHIFTED": shift is not None, "ORDER": order, **cut.words()}
+    form = cut.form(shift, order)
     with torch.cuda.device_of(x):  # type: ignore[no-untyped-call]
-        kernels.sums[cut.grid(cut.blocks)](
-            *map_, mean, rstd, weight, bias, parts, *sizes, dy_row, cut.span, **forms, num_warps=4
-        )
-        kernels.finish_sums[cut.grid(1)](
-            parts, weight, dwb, means, *sizes, cut.span, GROUP=group, **cut.words(), num_warps=4
-        )
-        kernels.apply_backward[cut.tiles](
-            *map_, mean, rstd, weight, bias, means, dx, tiles, *sizes, dy_row, **forms, num_warps=4
-        )
+        kernels.sums[cut.grid(cut.blocks)](*map_, mean, rstd, weight, bias, parts, *sizes, dy_row, cut.span, **form)
+        kernels.finish_sums[cut.grid(1)](parts, weight, dwb, means, *sizes, cut.span, GROUP=group, **cut.words())
+        kernels.apply_backward[cut.tiles](*map_, mean, rstd, weight, bias, means, dx, tiles, *sizes, dy_row, **form)
     return dx, dwb, tiles
 
 
-def _empty_gradients(x: Tensor, shift: Tensor | None, groups: int) -> tuple[Tensor, Tensor, Tensor]:
-    cut = Cut.of(x, groups)
+def _empty_gradients(x: Tensor, shift: Tensor | None, cut: Cut) -> tuple[Tensor, Tensor, Tensor]:
     tiles = 0 if shift is None else triton.cdiv(cut.rows, cut.height)
     shapes = (cut.samples, 2, cut.channels), (cut.samples, tiles, cut.channels)
     dwb, parts = (torch.empty(shape, dtype=torch.float32, device=x.device) for shape in shapes)
@@ -202,18 +182,9 @@ def _empty_gradients(x: Tensor, shift: Tensor | None, groups: int) -> tuple[Tens
 
 
 @_backward.register_fake
-def _(
-    x: Tensor,
-    shift: Tensor | None,
-    dy: Tensor,
-    mean: Tensor,
-    rstd: Tensor,
-    weight: Tensor,
-    bias: Tensor,
-    groups: int,
-    order: int,
-) -> tuple[Tensor, Tensor, Tensor]:
-    return _empty_gradients(x, shift, groups)
+def _(x: Tensor, shift: Tensor | None, *others: Any) -> tuple[Tensor, Tensor, Tensor]:
+    *_, groups, _ = others
+    return _empty_gradients(x, shift, Cut.of(x, groups))
 
 
 def _apart(weight: Tensor, bias: Tensor) -> int:
