@@ -20,6 +20,7 @@ app = typer.Typer(
     help="Hospitals train one medical segmentation network together; no image leaves a hospital.",
     epilog="An error is one line; with --debug anywhere among the words it is a stack trace.",
     no_args_is_help=True,
+    suggest_commands=False,  # click does, too
     add_completion=False,
     pretty_exceptions_enable=False,
 )

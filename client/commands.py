@@ -7,7 +7,11 @@ import typer
 
 from protocol.settings import parse_assignment, resolve, section
 
-site = typer.Typer(help="A hospital: its data, its key, its trainer, what privacy has cost.", no_args_is_help=True)
+site = typer.Typer(
+    help="A hospital: its data, its key, its trainer, what privacy has cost.",
+    no_args_is_help=True,
+    suggest_commands=False,
+)
 
 Folder = Annotated[Path, typer.Argument(metavar="DIR", help="The hospital's folder, with site.yaml.")]
 

@@ -5,7 +5,9 @@ from typing import Annotated
 
 import typer
 
-coordinator = typer.Typer(help="A study's server: its certificates, its sites, its runs.", no_args_is_help=True)
+coordinator = typer.Typer(
+    help="A study's server: its certificates, its sites, its runs.", no_args_is_help=True, suggest_commands=False
+)
 
 Folder = Annotated[Path, typer.Argument(metavar="DIR", help="The study's folder.")]
 Name = Annotated[str | None, typer.Argument(metavar="RUN", help="The run's name; without one, the newest.")]

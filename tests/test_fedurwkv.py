@@ -35,7 +35,9 @@ def test_every_command_has_help(
 @pytest.mark.parametrize(
     ("words", "says"),
     [
-        (["simulat"], "No such command 'simulat'"),
+        (["simulat"], "No such command 'simulat'. Did you mean 'simulate'?\n"),
+        (["site", "chek"], "No such command 'chek'. Did you mean 'check'?\n"),
+        (["coordinator", "inti"], "No such command 'inti'. Did you mean 'init'?\n"),
         (["simulate", "--sett", "a=1"], "--sett"),
         (["partition", "x.yaml"], "Missing option '--out'"),
     ],

@@ -25,9 +25,12 @@ def budget(folder: Path, console: Console, *, new: bool, last: int) -> None:
         last: how many payments to print at most; the sums are over all.
 
     Raises:
-        LedgerError: there is no ledger, or it was damaged or changed; or `new` and there is one already.
+        LedgerError: there is no such folder or no ledger, or it was damaged or changed; or `new` and there is one
+            already.
         PolicyError: there is a site.yaml that cannot be read.
     """
+    if not folder.is_dir():  # a ledger opened under a misspelt name would be nobody's
+        raise LedgerError(f"{folder} is no folder: give the path of a site")
     policy = read_policy(folder) if (folder / FILE).exists() else None
     where = policy.ledger if policy else folder / "privacy"
     if new:

@@ -33,6 +33,13 @@ def test_a_new_ledger_is_opened_by_a_word_and_only_once(tmp_path: Path) -> None:
         shown(tmp_path, new=True)
 
 
+@pytest.mark.parametrize("new", [False, True])
+def test_a_folder_that_is_not_there_gets_no_ledger(tmp_path: Path, new: bool) -> None:
+    with pytest.raises(LedgerError, match=f"{tmp_path}/nope is no folder: give the path of a site"):
+        shown(tmp_path / "nope", new=new)
+    assert list(tmp_path.iterdir()) == []
+
+
 def test_payments_sums_and_the_hospitals_limits_are_shown(tmp_path: Path) -> None:
     (tmp_path / "site.yaml").write_text(YAML.replace("  images: 80", "  images: 80\n  ledger: books"))
     shown(tmp_path, new=True)
