@@ -1,7 +1,7 @@
 """A chain of layers, and the one choice of how they are computed: as written, or several as one operation.
 
-Norms with a GELU beside them are one operation on a GPU and on a CPU. On a GPU it adds the bias of the convolution
-before them, too; on a CPU doubling with the convolution after it is another.
+Norms with a GELU beside them are one operation, and doubling with the convolution after it is another. On a GPU the
+norm adds the bias of the convolution before it, too, and that convolution's groups may become one.
 """
 
 import ctypes
@@ -10,11 +10,11 @@ from dataclasses import dataclass
 from functools import partial
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor, nn
 
 from urwkv.ops.biwkv import HAS_TRITON
 from urwkv.ops.doubling import Doubling, doubled_convolution
+from urwkv.ops.grouped import convolution
 
 if HAS_TRITON:
     from urwkv.ops.norm_triton import fits, norm_gelu_triton
@@ -37,8 +37,8 @@ class Steps(nn.Sequential):
     Attributes:
         backend: "torch": every layer as it is written. "auto": joined where that is possible, on channels_last maps
             and on layers without hooks. On a GPU: norms by the statistics of the map itself, with a GELU beside them
-            and the bias of a convolution before them. On a CPU, in float32: BatchNorm by the batch's statistics with
-            a GELU, and doubling with a 3 x 3 convolution. "triton": as on a GPU, and an error where a norm cannot be
+            and the bias of a convolution before them, which is joined with doubling. On a CPU, in float32: BatchNorm
+            by the batch's statistics with a GELU, and doubling with a 3 x 3 convolution. "triton": as on a GPU, and an error where a norm cannot be
             computed so.
         keep: gets per-sample gradients of the norms that are computed so, whose own hooks are not called then.
             Convolutions keep their biases meanwhile, for their hooks to see.
@@ -54,9 +54,10 @@ class Steps(nn.Sequential):
         layers = list(self)
         shift: Tensor | None = None
         while layers:
-            if self.keep is None and (conv := _leaving_its_bias(layers, x)):
-                x, shift = _without_bias(conv, x), conv.bias
-                layers = layers[1:]
+            if self.keep is None and (first := _leaving_its_bias(layers, x)):
+                conv, layers = first[-1], layers[len(first) :]
+                assert isinstance(conv, nn.Conv2d)
+                x, shift = _without_bias(conv, x, doubled=len(first) == 2), conv.bias
             part = _next(layers)
             obstacle = part.obstacle(x, self.backend, self.keep)
             if obstacle and self.backend == "triton" and part.norm is not None:
@@ -104,7 +105,7 @@ class _Part:
             return "calls no hooks of layers"
         on_gpu = backend == "triton" or x.device.type == GPU
         if self.doubled is not None:
-            return "computes on a CPU" if on_gpu else _obstacle_on_cpu(x)
+            return "is joined with the norm after it" if on_gpu else _obstacle_on_cpu(x)
         if self.norm is None:
             return "joins layers, and this is one alone"
         if any(isinstance(layer, nn.GELU) and layer.approximate != "none" for layer in self.layers):
@@ -144,17 +145,23 @@ def _next(layers: list[nn.Module]) -> _Part:
     return _Part(layers[:1])
 
 
-def _leaving_its_bias(layers: list[nn.Module], x: Tensor) -> nn.Conv2d | None:
-    """The convolution that comes first, if it is on a GPU and its bias can be added with norm and GELU after it."""
-    conv = layers[0]
-    if not (HAS_TRITON and x.device.type == GPU and isinstance(conv, nn.Conv2d)) or len(layers) == 1:
-        return None
-    plain = conv.bias is not None and conv.padding_mode == "zeros" and not _has_hooks(conv)
-    return conv if plain and _next(layers[1:]).norm is not None else None
+def _leaving_its_bias(layers: list[nn.Module], x: Tensor) -> list[nn.Module]:
+    """The convolution that comes first, or doubling and it, if on a GPU norm and GELU after it can add its bias."""
+    if not (HAS_TRITON and x.device.type == GPU):
+        return []
+    first = layers[: 2 if isinstance(layers[0], Doubling) else 1]
+    conv, after = first[-1], layers[len(first) :]
+    if not isinstance(conv, nn.Conv2d) or not after or _next(after).norm is None:
+        return []
+    if conv.bias is None or conv.padding_mode != "zeros" or any(map(_has_hooks, first)):
+        return []
+    return first if len(first) == 1 or _is_plain(conv) else []
 
 
-def _without_bias(conv: nn.Conv2d, x: Tensor) -> Tensor:
-    return F.conv2d(x, conv.weight, None, conv.stride, conv.padding, conv.dilation, conv.groups)
+def _without_bias(conv: nn.Conv2d, x: Tensor, *, doubled: bool) -> Tensor:
+    if doubled:
+        return doubled_convolution(x, conv.weight, None)
+    return convolution(x, conv.weight, conv.stride, conv.padding, conv.dilation, conv.groups)
 
 
 def _has_hooks(layer: nn.Module) -> bool:

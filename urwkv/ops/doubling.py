@@ -48,6 +48,11 @@ def doubled_convolution(x: Tensor, weight: Tensor, bias: Tensor | None) -> Tenso
         (B, cout, 2H, 2W).
     """
     filters = _spread(_spread(weight, 2), 3).transpose(0, 1)
+    device = x.device.type
+    if torch.amp.is_autocast_available(device) and torch.is_autocast_enabled(device):
+        dtype = torch.get_autocast_dtype(device)  # as a convolution does: here for the backward pass, too
+        x, filters = x.to(dtype), filters.to(dtype)
+        bias = None if bias is None else bias.to(dtype)
     y: Tensor = _Transposed.apply(x, filters, bias)  # type: ignore[no-untyped-call]
     return y
 

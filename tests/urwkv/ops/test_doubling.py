@@ -68,6 +68,25 @@ def test_a_convolution_of_the_double_by_fewer_products(memory_format, shape, dty
         assert (found - expected).abs().max() <= tolerance * expected.abs().max()
 
 
+@pytest.mark.parametrize("device", ["cpu", pytest.param("cuda", marks=pytest.mark.gpu)])
+def test_under_autocast_the_doubled_convolution_is_as_narrow_as_any(device: str) -> None:
+    torch.manual_seed(0)
+    x = torch.randn(2, 16, 6, 5, device=device).to(memory_format=torch.channels_last).requires_grad_()
+    weight = torch.randn(8, 16, 3, 3, device=device, requires_grad=True)
+    bias = torch.randn(8, device=device, requires_grad=True)
+    with torch.autocast(device, torch.bfloat16):
+        y = doubled_convolution(x, weight, bias)
+    assert y.dtype == torch.bfloat16
+    exact = [leaf.detach().double().requires_grad_() for leaf in (x, weight, bias)]
+    z = written(*exact)
+    dy = torch.randn_like(z)
+    found, expected = (
+        torch.autograd.grad(*words) for words in ((y, (x, weight, bias), dy.bfloat16()), (z, exact, dy))
+    )
+    for a, b in zip((y, *found), (z, *expected), strict=True):
+        assert (a - b).abs().max() < 2e-2 * b.abs().max()
+
+
 def test_the_doubled_convolution_has_its_second_derivatives() -> None:
     torch.manual_seed(0)
     shapes = (1, 2, 3, 2), (2, 2, 3, 3), (2,)
