@@ -38,8 +38,8 @@ class Steps(nn.Sequential):
         backend: "torch": every layer as it is written. "auto": joined where that is possible, on channels_last maps
             and on layers without hooks. On a GPU: norms by the statistics of the map itself, with a GELU beside them
             and the bias of a convolution before them, which is joined with doubling. On a CPU, in float32: BatchNorm
-            by the batch's statistics with a GELU, and doubling with a 3 x 3 convolution. "triton": as on a GPU, and an error where a norm cannot be
-            computed so.
+            by the batch's statistics with a GELU, and doubling with a 3 x 3 convolution. "triton": as on a GPU, and
+            an error where a norm cannot be computed so.
         keep: gets per-sample gradients of the norms that are computed so, whose own hooks are not called then.
             Convolutions keep their biases meanwhile, for their hooks to see.
     """
