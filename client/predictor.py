@@ -16,6 +16,7 @@ from client.repeated import recorder_at
 from protocol.errors import DataError
 from urwkv import URWKV
 from urwkv.folded import folded
+from urwkv.lean import lean
 from urwkv.predict import predict_labels
 from urwkv.tiles import tiled_logits
 
@@ -47,14 +48,16 @@ class Predictor:
     """A network on its device, and how pictures are given to it.
 
     Args:
-        model: the network; a copy of it, its norms folded where that is exact, computes on the device.
+        model: the network; a copy of it, its norms folded where that is exact and its layers joined where that pays,
+            computes on the device.
         size: side of the squares to which pictures are resized, as they were for training.
         tile: side of the tiles in which pictures are given at their own resolution instead; 0: not in tiles.
     """
 
     def __init__(self, model: URWKV, place: Place, size: int, tile: int = 0) -> None:
         self.architecture = model.architecture
-        moved = folded(model).to(place.device).to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+        fewer = lean if place.device.type == "cuda" else folded
+        moved = fewer(model).to(place.device).to(memory_format=torch.channels_last)  # type: ignore[call-overload]
         self._logits = Inference(moved, place, recorder_at(place))
         self.place, self.size, self.tile = place, size, tile
         fits = max(1, min(MOST, PIXELS // (tile or size) ** 2))

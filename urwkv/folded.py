@@ -49,8 +49,8 @@ def _fold(steps: Steps) -> None:
         steps[i] = nn.Identity()
 
 
-def _line(norm: nn.BatchNorm2d) -> tuple[Tensor, Tensor]:
-    """a and s, in float64."""
+def line_of(norm: nn.BatchNorm2d) -> tuple[Tensor, Tensor]:
+    """a and s, (C,) in float64."""
     assert norm.running_mean is not None
     assert norm.running_var is not None
     scale = norm.weight.double() / torch.sqrt(norm.running_var.double() + norm.eps)
@@ -60,7 +60,7 @@ def _line(norm: nn.BatchNorm2d) -> tuple[Tensor, Tensor]:
 @torch.no_grad()
 def _into_previous(norm: nn.BatchNorm2d, conv: nn.Conv2d) -> None:
     assert conv.bias is not None
-    scale, shift = _line(norm)
+    scale, shift = line_of(norm)
     conv.weight.copy_(conv.weight.double() * scale[:, None, None, None])
     conv.bias.copy_(conv.bias.double() * scale + shift)
 
@@ -68,6 +68,6 @@ def _into_previous(norm: nn.BatchNorm2d, conv: nn.Conv2d) -> None:
 @torch.no_grad()
 def _into_next(norm: nn.BatchNorm2d, conv: nn.Conv2d) -> None:
     assert conv.bias is not None
-    scale, shift = _line(norm)
+    scale, shift = line_of(norm)
     conv.bias.copy_(conv.bias.double() + conv.weight[:, :, 0, 0].double() @ shift)
     conv.weight.copy_(conv.weight.double() * scale[:, None, None])

@@ -47,7 +47,7 @@ def doubled_convolution(x: Tensor, weight: Tensor, bias: Tensor | None) -> Tenso
     Returns:
         (B, cout, 2H, 2W).
     """
-    filters = _spread(_spread(weight, 2), 3).transpose(0, 1)
+    filters = doubled_filters(weight)
     device = x.device.type
     if torch.amp.is_autocast_available(device) and torch.is_autocast_enabled(device):
         dtype = torch.get_autocast_dtype(device)  # as a convolution does: here for the backward pass, too
@@ -55,6 +55,11 @@ def doubled_convolution(x: Tensor, weight: Tensor, bias: Tensor | None) -> Tenso
         bias = None if bias is None else bias.to(dtype)
     y: Tensor = _Transposed.apply(x, filters, bias)  # type: ignore[no-untyped-call]
     return y
+
+
+def doubled_filters(weight: Tensor) -> Tensor:
+    """The filters (cin, cout, 4, 4) of that transposed convolution, of (cout, cin, 3, 3)."""
+    return _spread(_spread(weight, 2), 3).transpose(0, 1)
 
 
 def _spread(weight: Tensor, dim: int) -> Tensor:

@@ -22,10 +22,11 @@ from tests.client.privacy.test_samplers import by_hooks, worst
 from tests.urwkv.ops.test_triton_scan import assert_near_reference, inputs, poisoned
 from urwkv import URWKV, steps
 from urwkv.blocks import make_norm
-from urwkv.ops import norm_kernels
+from urwkv.ops import norm_kernels, pair_kernels, pair_triton
 from urwkv.ops import triton_kernels as kernels
 from urwkv.ops.doubling import Doubling
 from urwkv.ops.norm_triton import norm_gelu_triton
+from urwkv.ops.pair import pair
 from urwkv.ops.triton_math import normal
 from urwkv.ops.triton_scan import Tiles, biwkv_triton
 from urwkv.steps import Steps
@@ -187,6 +188,37 @@ def counted() -> Iterator[list[bool]]:
         steps.norm_gelu_triton = joined
 
 
+def interpret_pairs() -> None:
+    """Both forms of the operator for prediction, rows that fill no program among them, against float64.
+
+    In float16: Triton's interpreter takes a bfloat16's bits for a whole number in a product of matrices.
+    """
+    torch.manual_seed(0)
+    pair_triton.GPU = "cpu"
+    for fusion, residual in ((False, False), (False, True), (True, False)):
+        channels, hidden, out = 16, 64, 16 if residual else 32
+        a, b = (torch.randn(1, channels, 13, 11).half().to(memory_format=torch.channels_last) for _ in "ab")
+        first = torch.randn(hidden, channels * (1 + fusion)) / 4, torch.randn(hidden)
+        second = torch.randn(out, hidden) / 8, torch.randn(out)
+        line = [torch.randn(out if fusion else channels) for _ in "ab"]
+        assert pair_triton.fits(a, first[0], second[0])
+        words = [(first[0].half(), first[1]), (second[0].half(), second[1]), line]
+        found = pair(a, b, *words, residual=residual)
+        assert found.dtype == torch.float16
+        wide = [tuple(part.double() for part in parts) for parts in words]
+        expected = pair(a.double(), b.double(), *wide, residual=residual)
+        assert (found - expected).abs().max() < 2e-3 * expected.abs().max(), (fusion, residual)
+
+
+def compile_pairs() -> None:
+    """The operator for prediction at the base network's widths."""
+    for channels, out, fusion in ((16, 16, False), (16, 32, False), (128, 128, True)):
+        hidden = 4 * channels
+        words = {"CIN": channels, "HIDDEN": hidden, "COUT": out, "FUSION": fusion, "RESIDUAL": channels == out}
+        words |= {**pair_triton.cut(channels, hidden, out), "maxnreg": None}
+        compiled(pair_kernels.pair, words, "bf16", {"a_ptr", "b_ptr", "w1_ptr", "w2_ptr", "y_ptr"})
+
+
 def compile_all() -> None:
     """Every kernel as it is launched for one token, for maps of 64 and 256 pixels a side, and for long sequences."""
     for tokens, channels in ((1, 7), (16, 256), (256, 256), (300, 256)):
@@ -240,8 +272,15 @@ def compiled(kernel, words: dict, dtype: str, maps: set[str]) -> str:
 
 if __name__ == "__main__":
     jobs = {
-        "interpret": (mend_interpreter, interpret, interpret_normal, interpret_norms, interpret_chains),
-        "compile": (compile_all, compile_norms),
+        "interpret": (
+            mend_interpreter,
+            interpret,
+            interpret_normal,
+            interpret_norms,
+            interpret_chains,
+            interpret_pairs,
+        ),
+        "compile": (compile_all, compile_norms, compile_pairs),
     }
     for job in jobs[sys.argv[1]]:
         job()

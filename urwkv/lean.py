@@ -1,0 +1,141 @@
+"""The network for prediction alone, in as few passes over its maps as there can be: BatchNorm, no gradients.
+
+Norms are folded into their neighbours (`urwkv.folded`). SASE and Fusion compute all that comes after their 3 x 3
+convolution in one operator (`urwkv.ops.pair`). Fusion's grouped convolution is two, of skip and of the map from
+below, which are never joined. Doubling and the 3 x 3 convolution after it are one (`urwkv.ops.doubling`).
+"""
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from urwkv.blocks import Fusion, ShallowSASE, Up
+from urwkv.folded import folded, line_of
+from urwkv.network import STRIDE, URWKV
+from urwkv.ops.doubling import doubled_filters
+from urwkv.ops.pair import pair
+
+
+class Pair(nn.Module):
+    """The tensors of one `urwkv.ops.pair.pair`: two folded 1 x 1 convolutions and a norm that is not."""
+
+    w1: Tensor
+    b1: Tensor
+    w2: Tensor
+    b2: Tensor
+    scale: Tensor
+    shift: Tensor
+
+    def __init__(self, first: nn.Module, second: nn.Module, norm: nn.Module) -> None:
+        super().__init__()
+        assert isinstance(first, nn.Conv2d)
+        assert isinstance(second, nn.Conv2d)
+        if isinstance(norm, nn.BatchNorm2d):
+            scale, shift = line_of(norm)
+        else:
+            scale, shift = torch.ones(second.out_channels), torch.zeros(second.out_channels)
+        parts = {"w1": first.weight[:, :, 0, 0], "b1": first.bias, "w2": second.weight[:, :, 0, 0], "b2": second.bias}
+        for name, tensor in {**parts, "scale": scale, "shift": shift}.items():
+            assert tensor is not None
+            self.register_buffer(name, tensor.detach().to(first.weight.dtype).contiguous())
+
+    def forward(self, a: Tensor, b: Tensor, *, residual: bool = False) -> Tensor:
+        return pair(a, b, (self.w1, self.b1), (self.w2, self.b2), (self.scale, self.shift), residual=residual)
+
+
+class LeanSASE(nn.Module):
+    """A folded `ShallowSASE` that expands."""
+
+    def __init__(self, block: ShallowSASE) -> None:
+        super().__init__()
+        self.detail, norm = block.detail[0], block.detail[2]
+        self.pair = Pair(block.mix[0], block.mix[3], norm)
+        self.residual = block.residual
+
+    def forward(self, x: Tensor) -> Tensor:
+        out: Tensor = self.pair(self.detail(x), x, residual=self.residual)
+        return out
+
+
+class LeanFusion(nn.Module):
+    """A folded `Fusion`, of skip and the map from below."""
+
+    def __init__(self, block: Fusion) -> None:
+        super().__init__()
+        joint = block.steps[0]
+        assert isinstance(joint, nn.Conv2d)
+        assert joint.bias is not None
+        weights, biases = joint.weight.chunk(2), joint.bias.chunk(2)
+        self.skip, self.below = (_conv(w, b, nn.Conv2d, 3, 1) for w, b in zip(weights, biases, strict=True))
+        self.pair = Pair(block.steps[3], block.steps[6], block.steps[8])
+
+    def forward(self, skip: Tensor, below: Tensor) -> Tensor:
+        out: Tensor = self.pair(self.skip(skip), self.below(below))
+        return out
+
+
+class LeanUp(nn.Module):
+    """A folded `Up`."""
+
+    def __init__(self, block: Up) -> None:
+        super().__init__()
+        conv = block.steps[1]
+        assert isinstance(conv, nn.Conv2d)
+        self.doubled = _conv(doubled_filters(conv.weight.detach()), conv.bias, nn.ConvTranspose2d, 4, 2)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return F.gelu(self.doubled(x))
+
+
+class Lean(nn.Module):
+    """What `lean` returns; its forward is that of `URWKV`."""
+
+    def __init__(self, model: URWKV) -> None:
+        super().__init__()
+        self.stem, self.deep, self.darm, self.head, self.pool = (
+            model.stem,
+            model.deep,
+            model.darm,
+            model.head,
+            model.pool,
+        )
+        self.down = nn.ModuleList(LeanSASE(b) if len(b.mix) > 2 else b for b in model.down)  # type: ignore[arg-type]
+        self.up = nn.ModuleList(map(LeanUp, model.up))  # type: ignore[arg-type]
+        self.fuse = nn.ModuleList(map(LeanFusion, model.fuse))  # type: ignore[arg-type]
+
+    def forward(self, images: Tensor) -> Tensor:
+        height, width = images.shape[-2:]
+        missing = (0, -width % STRIDE, 0, -height % STRIDE)
+        x = self.stem(F.pad(images, missing, mode="replicate") if any(missing) else images)
+        skips = []
+        for stage in self.down:
+            skips.append(stage(x))
+            x = self.pool(skips[-1])
+        x = self.darm(self.deep(x))
+        for up, fuse in zip(self.up, self.fuse, strict=True):
+            x = fuse(skips.pop(), up(x))
+        logits: Tensor = self.head(x)
+        return logits[..., :height, :width]
+
+
+def lean(model: URWKV) -> nn.Module:
+    """A copy in evaluation mode that gives the same logits, up to rounding; not to be trained.
+
+    The given network stays as it is. One without BatchNorm is copied unchanged.
+    """
+    copy = folded(model)
+    return Lean(copy).eval() if model.architecture.norm == "batch" else copy
+
+
+def _conv(
+    weight: Tensor, bias: Tensor | None, kind: type[nn.Conv2d | nn.ConvTranspose2d], side: int, stride: int
+) -> nn.Module:
+    assert bias is not None
+    out = len(bias)
+    cin = weight.numel() // out // side**2
+    layer = kind(cin, out, side, stride=stride, padding=1).to(weight)
+    with torch.no_grad():
+        layer.weight.copy_(weight)
+        assert layer.bias is not None
+        layer.bias.copy_(bias)
+    return layer

@@ -1,0 +1,56 @@
+"""Two 1 x 1 convolutions with GELU, and what stands before and after them, as one operator for prediction.
+
+Of maps a and b, both (B, C, H, W):
+
+    y = GELU(W2 GELU(W1 p + b1) + b2)
+    SASE     p = b + scale GELU(a) + shift       y <- y + b   where `residual`
+    Fusion   p = [GELU(a), GELU(b)]              y <- y scale + shift
+
+On a GPU with Triton one kernel reads a and b and writes y (`urwkv.ops.pair_kernels`); the wide map between the two
+convolutions exists nowhere. Elsewhere torch computes it as it stands here.
+"""
+
+from typing import TYPE_CHECKING
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from urwkv.ops.biwkv import HAS_TRITON
+
+if HAS_TRITON or TYPE_CHECKING:
+    from urwkv.ops.pair_triton import fits, pair_triton
+
+
+def pair(
+    a: Tensor,
+    b: Tensor,
+    first: tuple[Tensor, Tensor],
+    second: tuple[Tensor, Tensor],
+    line: tuple[Tensor, Tensor],
+    *,
+    residual: bool = False,
+) -> Tensor:
+    """The map y, (B, channels out, H, W), in a's dtype.
+
+    Args:
+        a, b: maps of one shape.
+        first: W1, (hidden, C) for SASE or (hidden, 2 C) for Fusion, and b1, in float32.
+        second: W2, (channels out, hidden), and b2, in float32.
+        line: scale and shift, (C,) for SASE or (channels out,) for Fusion, in float32.
+        residual: of SASE: b is added to the output.
+    """
+    if HAS_TRITON and fits(a, first[0], second[0]):
+        y: Tensor = pair_triton(a, b.to(a.dtype), *first, *second, *line, residual)
+        return y
+    fusion = first[0].shape[1] == 2 * a.shape[1]
+    scale, shift = (part[:, None, None].to(a.dtype) for part in line)
+    p = torch.cat([F.gelu(a), F.gelu(b)], 1) if fusion else b + scale * F.gelu(a) + shift
+    y = F.gelu(_pointwise(F.gelu(_pointwise(p, *first)), *second))
+    if fusion:
+        return scale * y + shift
+    return y + b if residual else y
+
+
+def _pointwise(x: Tensor, weight: Tensor, bias: Tensor) -> Tensor:
+    return F.conv2d(x, weight[:, :, None, None].to(x.dtype), bias.to(x.dtype))
