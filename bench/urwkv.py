@@ -28,6 +28,7 @@ from client.data import normalise
 from client.device import keep_memory
 from urwkv import URWKV
 from urwkv.folded import folded
+from urwkv.lean import lean
 from urwkv.losses import segmentation_loss
 from urwkv.ops import biwkv
 from urwkv.steps import choose
@@ -40,6 +41,10 @@ TRAINING = {
     32: Aim("408 img/s", "2,200 img/s", "3,500 img/s"),
     128: Aim("444 img/s, 47 GB", "2,600 img/s, 20 GB", "4,000 img/s, 14 GB"),
 }
+WRITTEN = "as written"
+FORMS: dict[str, Callable[[URWKV], nn.Module]] = {WRITTEN: lambda model: model, "folded": folded, "lean": lean}
+"""For prediction: its norms folded; the fewest passes (`urwkv.lean`)."""
+
 INFERENCE = {1: Aim("8.8 ms", "1.5 ms", "0.7 ms"), 128: Aim("2,193 img/s", "9,000 img/s", "14,000 img/s")}
 
 
@@ -93,10 +98,8 @@ def training(backend: str, batch: int, *, captured: bool, compiled: bool = False
     return f"{batch / taken * 1e3:,.0f} img/s, {peak:.1f} GB, warm in {warm:.1f} s"
 
 
-def inference(backend: str, batch: int, *, captured: bool, compiled: bool = False, fold: bool = False) -> str:
-    model = network(backend).eval()
-    if fold:
-        model = folded(model)
+def inference(backend: str, batch: int, *, captured: bool, compiled: bool = False, form: str = WRITTEN) -> str:
+    model = FORMS[form](network(backend).eval()).to("cuda", memory_format=torch.channels_last)
     pixels, _ = pictures(batch, SIDE)
 
     def logits_of(pixels: torch.Tensor) -> torch.Tensor:
@@ -153,9 +156,9 @@ def by_compiler(backend: str) -> None:
         if batch == 32:
             row(f"{name}: largest costs", Aim(), partial(costs, backend, batch, compiled=True))
     for batch in (128, 1):
-        for fold in (False, True):
-            name = f"inference, batch {batch}, compiled and graph{', folded' if fold else ''}"
-            row(name, INFERENCE[batch], partial(inference, backend, batch, captured=True, compiled=True, fold=fold))
+        for form in FORMS:
+            name = f"inference, batch {batch}, compiled and graph, {form}"
+            row(name, INFERENCE[batch], partial(inference, backend, batch, captured=True, compiled=True, form=form))
 
 
 def fusion(backend: str) -> None:
@@ -174,9 +177,9 @@ def fusion(backend: str) -> None:
                 name += ", fused" if norms == "triton" else ""
                 row(name, TRAINING[batch], partial(training, backend, batch, captured=captured, norms=norms))
     for batch in (1, 128):
-        for fold in (False, True):
-            name = f"inference, batch {batch}, graph{', folded' if fold else ''}"
-            row(name, INFERENCE[batch], partial(inference, backend, batch, captured=True, fold=fold))
+        for form in FORMS:
+            name = f"inference, batch {batch}, graph, {form}"
+            row(name, INFERENCE[batch], partial(inference, backend, batch, captured=True, form=form))
     row("training, batch 32, eager, fused: largest costs", Aim(), partial(costs, backend, 32, norms="triton"))
 
 
