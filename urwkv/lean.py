@@ -17,8 +17,9 @@ from urwkv.ops.pair import pair
 
 
 class Pair(nn.Module):
-    """The tensors of one `urwkv.ops.pair.pair`: two folded 1 x 1 convolutions and a norm that is not."""
+    """The tensors of one `urwkv.ops.pair.pair`: folded 1 x 1 convolutions, a norm, and the bias before."""
 
+    bias: Tensor
     w1: Tensor
     b1: Tensor
     w2: Tensor
@@ -26,8 +27,9 @@ class Pair(nn.Module):
     scale: Tensor
     shift: Tensor
 
-    def __init__(self, first: nn.Module, second: nn.Module, norm: nn.Module) -> None:
+    def __init__(self, before: nn.Module, first: nn.Module, second: nn.Module, norm: nn.Module) -> None:
         super().__init__()
+        assert isinstance(before, nn.Conv2d)
         assert isinstance(first, nn.Conv2d)
         assert isinstance(second, nn.Conv2d)
         if isinstance(norm, nn.BatchNorm2d):
@@ -35,12 +37,13 @@ class Pair(nn.Module):
         else:
             scale, shift = torch.ones(second.out_channels), torch.zeros(second.out_channels)
         parts = {"w1": first.weight[:, :, 0, 0], "b1": first.bias, "w2": second.weight[:, :, 0, 0], "b2": second.bias}
-        for name, tensor in {**parts, "scale": scale, "shift": shift}.items():
+        for name, tensor in {**parts, "bias": before.bias, "scale": scale, "shift": shift}.items():
             assert tensor is not None
             self.register_buffer(name, tensor.detach().to(first.weight.dtype).contiguous())
 
     def forward(self, a: Tensor, b: Tensor, *, residual: bool = False) -> Tensor:
-        return pair(a, b, (self.w1, self.b1), (self.w2, self.b2), (self.scale, self.shift), residual=residual)
+        line = self.scale, self.shift
+        return pair(a, b, self.bias, (self.w1, self.b1), (self.w2, self.b2), line, residual=residual)
 
 
 class LeanSASE(nn.Module):
@@ -48,8 +51,10 @@ class LeanSASE(nn.Module):
 
     def __init__(self, block: ShallowSASE) -> None:
         super().__init__()
-        self.detail, norm = block.detail[0], block.detail[2]
-        self.pair = Pair(block.mix[0], block.mix[3], norm)
+        conv, norm = block.detail[0], block.detail[2]
+        assert isinstance(conv, nn.Conv2d)
+        self.detail = _conv(conv.weight, None, nn.Conv2d, 3, 1, groups=conv.groups)
+        self.pair = Pair(conv, block.mix[0], block.mix[3], norm)
         self.residual = block.residual
 
     def forward(self, x: Tensor) -> Tensor:
@@ -64,10 +69,8 @@ class LeanFusion(nn.Module):
         super().__init__()
         joint = block.steps[0]
         assert isinstance(joint, nn.Conv2d)
-        assert joint.bias is not None
-        weights, biases = joint.weight.chunk(2), joint.bias.chunk(2)
-        self.skip, self.below = (_conv(w, b, nn.Conv2d, 3, 1) for w, b in zip(weights, biases, strict=True))
-        self.pair = Pair(block.steps[3], block.steps[6], block.steps[8])
+        self.skip, self.below = (_conv(w, None, nn.Conv2d, 3, 1) for w in joint.weight.chunk(2))
+        self.pair = Pair(joint, block.steps[3], block.steps[6], block.steps[8])
 
     def forward(self, skip: Tensor, below: Tensor) -> Tensor:
         out: Tensor = self.pair(self.skip(skip), self.below(below))
@@ -128,14 +131,20 @@ def lean(model: URWKV) -> nn.Module:
 
 
 def _conv(
-    weight: Tensor, bias: Tensor | None, kind: type[nn.Conv2d | nn.ConvTranspose2d], side: int, stride: int
+    weight: Tensor,
+    bias: Tensor | None,
+    kind: type[nn.Conv2d | nn.ConvTranspose2d],
+    side: int,
+    stride: int,
+    groups: int = 1,
 ) -> nn.Module:
-    assert bias is not None
-    out = len(bias)
-    cin = weight.numel() // out // side**2
-    layer = kind(cin, out, side, stride=stride, padding=1).to(weight)
+    """A layer of these filters, as that kind has them, and padding 1."""
+    one, other = weight.shape[:2]
+    cin, out = (one, other) if kind is nn.ConvTranspose2d else (other * groups, one)
+    layer = kind(cin, out, side, stride=stride, padding=1, groups=groups, bias=bias is not None).to(weight)
     with torch.no_grad():
         layer.weight.copy_(weight)
-        assert layer.bias is not None
-        layer.bias.copy_(bias)
+        if bias is not None:
+            assert layer.bias is not None
+            layer.bias.copy_(bias)
     return layer

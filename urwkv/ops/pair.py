@@ -3,11 +3,12 @@
 Of maps a and b, both (B, C, H, W):
 
     y = GELU(W2 GELU(W1 p + b1) + b2)
-    SASE     p = b + scale GELU(a) + shift       y <- y + b   where `residual`
-    Fusion   p = [GELU(a), GELU(b)]              y <- y scale + shift
+    SASE     p = b + scale GELU(a + c) + shift         y <- y + b   where `residual`
+    Fusion   p = [GELU(a + c1), GELU(b + c2)]          y <- y scale + shift
 
-On a GPU with Triton one kernel reads a and b and writes y (`urwkv.ops.pair_kernels`); the wide map between the two
-convolutions exists nowhere. Elsewhere torch computes it as it stands here.
+c is the bias of the convolution that made the map, which torch would add in a pass of its own. On a GPU with Triton
+one kernel reads a and b and writes y (`urwkv.ops.pair_kernels`); the wide map between the two convolutions exists
+nowhere. Elsewhere torch computes it as it stands here.
 """
 
 from typing import TYPE_CHECKING
@@ -25,6 +26,7 @@ if HAS_TRITON or TYPE_CHECKING:
 def pair(
     a: Tensor,
     b: Tensor,
+    bias: Tensor,
     first: tuple[Tensor, Tensor],
     second: tuple[Tensor, Tensor],
     line: tuple[Tensor, Tensor],
@@ -35,17 +37,19 @@ def pair(
 
     Args:
         a, b: maps of one shape.
+        bias: c, (C,) for SASE, or c1 and then c2, (2 C,), for Fusion, in float32.
         first: W1, (hidden, C) for SASE or (hidden, 2 C) for Fusion, and b1, in float32.
         second: W2, (channels out, hidden), and b2, in float32.
         line: scale and shift, (C,) for SASE or (channels out,) for Fusion, in float32.
         residual: of SASE: b is added to the output.
     """
     if HAS_TRITON and fits(a, first[0], second[0]):
-        y: Tensor = pair_triton(a, b.to(a.dtype), *first, *second, *line, residual)
+        y: Tensor = pair_triton(a, b.to(a.dtype), bias, *first, *second, *line, residual)
         return y
     fusion = first[0].shape[1] == 2 * a.shape[1]
     scale, shift = (part[:, None, None].to(a.dtype) for part in line)
-    p = torch.cat([F.gelu(a), F.gelu(b)], 1) if fusion else b + scale * F.gelu(a) + shift
+    bias = bias[:, None, None].to(a.dtype)
+    p = F.gelu(torch.cat([a, b], 1) + bias) if fusion else b + scale * F.gelu(a + bias) + shift
     y = F.gelu(_pointwise(F.gelu(_pointwise(p, *first)), *second))
     if fusion:
         return scale * y + shift

@@ -18,7 +18,7 @@ def _gelu(x):
 
 @triton.jit
 def pair(
-    a_ptr, b_ptr, w1_ptr, b1_ptr, w2_ptr, b2_ptr, scale_ptr, shift_ptr, y_ptr, rows,
+    a_ptr, b_ptr, bias_ptr, w1_ptr, b1_ptr, w2_ptr, b2_ptr, scale_ptr, shift_ptr, y_ptr, rows,
     CIN: tl.constexpr, HIDDEN: tl.constexpr, COUT: tl.constexpr, FUSION: tl.constexpr, RESIDUAL: tl.constexpr,
     ROWS: tl.constexpr, BLOCK: tl.constexpr,
 ):  # fmt: skip
@@ -29,9 +29,9 @@ def pair(
     a = tl.load(a_ptr + row * CIN + c, mask=there, other=0.0)
     b = tl.load(b_ptr + row * CIN + c, mask=there, other=0.0)
     WIDE: tl.constexpr = 2 * CIN if FUSION else CIN
-    p = _gelu(a.to(tl.float32))
+    p = _gelu(a.to(tl.float32) + tl.load(bias_ptr + c))
     if FUSION:
-        q = _gelu(b.to(tl.float32)).to(a.dtype)
+        q = _gelu(b.to(tl.float32) + tl.load(bias_ptr + CIN + c)).to(a.dtype)
     else:
         p = b.to(tl.float32) + p * tl.load(scale_ptr + c) + tl.load(shift_ptr + c)
     p = p.to(a.dtype)

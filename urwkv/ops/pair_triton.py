@@ -40,6 +40,7 @@ def cut(channels: int, hidden: int, out: int) -> dict[str, int]:
 def pair_triton(
     a: Tensor,
     b: Tensor,
+    bias: Tensor,
     w1: Tensor,
     b1: Tensor,
     w2: Tensor,
@@ -55,7 +56,7 @@ def pair_triton(
     words = cut(a.shape[1], hidden, out)
     with torch.cuda.device_of(a):  # type: ignore[no-untyped-call]  # where Triton launches
         kernels.pair[(triton.cdiv(rows, words["ROWS"]),)](
-            a, b, w1.to(a.dtype), b1, w2.to(a.dtype), b2, scale, shift, y, rows,
+            a, b, bias, w1.to(a.dtype), b1, w2.to(a.dtype), b2, scale, shift, y, rows,
             CIN=a.shape[1], HIDDEN=hidden, COUT=out, FUSION=w1.shape[1] == 2 * a.shape[1], RESIDUAL=residual,
             **words,
         )  # fmt: skip
@@ -66,6 +67,7 @@ def pair_triton(
 def _(
     a: Tensor,
     b: Tensor,
+    bias: Tensor,
     w1: Tensor,
     b1: Tensor,
     w2: Tensor,

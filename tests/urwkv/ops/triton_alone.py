@@ -201,12 +201,13 @@ def interpret_pairs() -> None:
         first = torch.randn(hidden, channels * (1 + fusion)) / 4, torch.randn(hidden)
         second = torch.randn(out, hidden) / 8, torch.randn(out)
         line = [torch.randn(out if fusion else channels) for _ in "ab"]
+        bias = torch.randn(channels * (1 + fusion))
         assert pair_triton.fits(a, first[0], second[0])
         words = [(first[0].half(), first[1]), (second[0].half(), second[1]), line]
-        found = pair(a, b, *words, residual=residual)
+        found = pair(a, b, bias, *words, residual=residual)
         assert found.dtype == torch.float16
         wide = [tuple(part.double() for part in parts) for parts in words]
-        expected = pair(a.double(), b.double(), *wide, residual=residual)
+        expected = pair(a.double(), b.double(), bias.double(), *wide, residual=residual)
         assert (found - expected).abs().max() < 2e-3 * expected.abs().max(), (fusion, residual)
 
 
