@@ -41,11 +41,10 @@ TRAINING = {
     32: Aim("408 img/s", "2,200 img/s", "3,500 img/s"),
     128: Aim("444 img/s, 47 GB", "2,600 img/s, 20 GB", "4,000 img/s, 14 GB"),
 }
+INFERENCE = {1: Aim("8.8 ms", "1.5 ms", "0.7 ms"), 128: Aim("2,193 img/s", "9,000 img/s", "14,000 img/s")}
 WRITTEN = "as written"
 FORMS: dict[str, Callable[[URWKV], nn.Module]] = {WRITTEN: lambda model: model, "folded": folded, "lean": lean}
 """For prediction: its norms folded; the fewest passes (`urwkv.lean`)."""
-
-INFERENCE = {1: Aim("8.8 ms", "1.5 ms", "0.7 ms"), 128: Aim("2,193 img/s", "9,000 img/s", "14,000 img/s")}
 
 
 def network(backend: str, device: str = "cuda") -> URWKV:
@@ -99,7 +98,7 @@ def training(backend: str, batch: int, *, captured: bool, compiled: bool = False
 
 
 def inference(backend: str, batch: int, *, captured: bool, compiled: bool = False, form: str = WRITTEN) -> str:
-    model = FORMS[form](network(backend).eval()).to("cuda", memory_format=torch.channels_last)
+    model = FORMS[form](network(backend).eval()).to(memory_format=torch.channels_last)
     pixels, _ = pictures(batch, SIDE)
 
     def logits_of(pixels: torch.Tensor) -> torch.Tensor:

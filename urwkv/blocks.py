@@ -110,6 +110,11 @@ class Fusion(nn.Module):
         out: Tensor = self.steps(x)
         return out
 
+    def join(self, skip: Tensor, below: Tensor) -> Tensor:
+        """Of the two maps as they are; a module itself is called with one tensor, for hooks to see."""
+        out: Tensor = self(torch.cat([skip, below], dim=1))
+        return out
+
 
 class Up(nn.Module):
     """One step of the decoder's way up: twice the side by nearest neighbour, Conv3x3, Norm, GELU."""

@@ -11,7 +11,7 @@ from torch import Tensor, nn
 
 from urwkv.blocks import Fusion, ShallowSASE, Up
 from urwkv.folded import folded, line_of
-from urwkv.network import STRIDE, URWKV
+from urwkv.network import URWKV
 from urwkv.ops.doubling import doubled_filters
 from urwkv.ops.pair import pair
 
@@ -35,7 +35,7 @@ class Pair(nn.Module):
         if isinstance(norm, nn.BatchNorm2d):
             scale, shift = line_of(norm)
         else:
-            scale, shift = torch.ones(second.out_channels), torch.zeros(second.out_channels)
+            scale, shift = (first.weight.new_full((second.out_channels,), number) for number in (1.0, 0.0))
         parts = {"w1": first.weight[:, :, 0, 0], "b1": first.bias, "w2": second.weight[:, :, 0, 0], "b2": second.bias}
         for name, tensor in {**parts, "bias": before.bias, "scale": scale, "shift": shift}.items():
             assert tensor is not None
@@ -72,7 +72,7 @@ class LeanFusion(nn.Module):
         self.skip, self.below = (_conv(w, None, nn.Conv2d, 3, 1) for w in joint.weight.chunk(2))
         self.pair = Pair(joint, block.steps[3], block.steps[6], block.steps[8])
 
-    def forward(self, skip: Tensor, below: Tensor) -> Tensor:
+    def join(self, skip: Tensor, below: Tensor) -> Tensor:
         out: Tensor = self.pair(self.skip(skip), self.below(below))
         return out
 
@@ -90,44 +90,18 @@ class LeanUp(nn.Module):
         return F.gelu(self.doubled(x))
 
 
-class Lean(nn.Module):
-    """What `lean` returns; its forward is that of `URWKV`."""
-
-    def __init__(self, model: URWKV) -> None:
-        super().__init__()
-        self.stem, self.deep, self.darm, self.head, self.pool = (
-            model.stem,
-            model.deep,
-            model.darm,
-            model.head,
-            model.pool,
-        )
-        self.down = nn.ModuleList(LeanSASE(b) if len(b.mix) > 2 else b for b in model.down)  # type: ignore[arg-type]
-        self.up = nn.ModuleList(map(LeanUp, model.up))  # type: ignore[arg-type]
-        self.fuse = nn.ModuleList(map(LeanFusion, model.fuse))  # type: ignore[arg-type]
-
-    def forward(self, images: Tensor) -> Tensor:
-        height, width = images.shape[-2:]
-        missing = (0, -width % STRIDE, 0, -height % STRIDE)
-        x = self.stem(F.pad(images, missing, mode="replicate") if any(missing) else images)
-        skips = []
-        for stage in self.down:
-            skips.append(stage(x))
-            x = self.pool(skips[-1])
-        x = self.darm(self.deep(x))
-        for up, fuse in zip(self.up, self.fuse, strict=True):
-            x = fuse(skips.pop(), up(x))
-        logits: Tensor = self.head(x)
-        return logits[..., :height, :width]
-
-
-def lean(model: URWKV) -> nn.Module:
+def lean(model: URWKV) -> URWKV:
     """A copy in evaluation mode that gives the same logits, up to rounding; not to be trained.
 
     The given network stays as it is. One without BatchNorm is copied unchanged.
     """
     copy = folded(model)
-    return Lean(copy).eval() if model.architecture.norm == "batch" else copy
+    if model.architecture.norm == "batch":
+        if model.architecture.sase == "expand":
+            copy.down = nn.ModuleList(map(LeanSASE, copy.down))  # type: ignore[arg-type]
+        copy.up = nn.ModuleList(map(LeanUp, copy.up))  # type: ignore[arg-type]
+        copy.fuse = nn.ModuleList(map(LeanFusion, copy.fuse))  # type: ignore[arg-type]
+    return copy.eval()
 
 
 def _conv(

@@ -6,7 +6,6 @@ Where the paper and its authors' code differ, both readings are a switch of `Arc
 from dataclasses import asdict, dataclass, fields
 from typing import Any, Literal, get_args, get_origin, get_type_hints
 
-import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
@@ -122,6 +121,6 @@ class URWKV(nn.Module):
             x = self.pool(skips[-1])
         x = self.darm(self.deep(x))
         for up, fuse in zip(self.up, self.fuse, strict=True):
-            x = fuse(torch.cat([skips.pop(), up(x)], dim=1))
+            x = fuse.join(skips.pop(), up(x))  # type: ignore[operator]
         logits: Tensor = self.head(x)
         return logits[..., :height, :width]

@@ -12,6 +12,7 @@ from functools import partial
 import torch
 from torch import Tensor, nn
 
+from urwkv.ops import gpu
 from urwkv.ops.biwkv import HAS_TRITON
 from urwkv.ops.doubling import Doubling, doubled_convolution
 from urwkv.ops.grouped import convolution
@@ -20,9 +21,6 @@ if HAS_TRITON:
     from urwkv.ops.norm_triton import fits, norm_gelu_triton
 
 BACKENDS = ("torch", "auto", "triton")
-
-GPU = "cuda"
-"""The kind of device that Triton computes on; where its kernels are interpreted that is the CPU."""
 
 Keep = Callable[[nn.Parameter, Tensor], None]
 """Takes a parameter (C,) and its gradient of each sample, (B, C)."""
@@ -103,7 +101,7 @@ class _Part:
         """Why these layers cannot be computed as one; empty where they can."""
         if any(_has_hooks(layer) for layer in self.layers if keep is None or layer is not self.norm):
             return "calls no hooks of layers"
-        on_gpu = backend == "triton" or x.device.type == GPU
+        on_gpu = backend == "triton" or x.device.type == gpu.KIND
         if self.doubled is not None:
             return "is joined with the norm after it" if on_gpu else _obstacle_on_cpu(x)
         if self.norm is None:
@@ -147,7 +145,7 @@ def _next(layers: list[nn.Module]) -> _Part:
 
 def _leaving_its_bias(layers: list[nn.Module], x: Tensor) -> list[nn.Module]:
     """The convolution that comes first, or doubling and it, if on a GPU norm and GELU after it can add its bias."""
-    if not (HAS_TRITON and x.device.type == GPU):
+    if not (HAS_TRITON and x.device.type == gpu.KIND):
         return []
     first = layers[: 2 if isinstance(layers[0], Doubling) else 1]
     conv, after = first[-1], layers[len(first) :]
@@ -187,7 +185,7 @@ def _is_plain(conv: nn.Conv2d) -> bool:
 def _obstacle_on_gpu(norm: nn.BatchNorm2d | nn.GroupNorm, x: Tensor) -> str:
     if not HAS_TRITON:
         return "needs the package triton, which is not installed"
-    if x.device.type != GPU or x.dtype == torch.float64:
+    if x.device.type != gpu.KIND or x.dtype == torch.float64:
         return f"computes in float32 on a GPU, not {x.dtype} on {x.device}"
     if not x.is_contiguous(memory_format=torch.channels_last):
         return "needs channels_last maps"
@@ -219,7 +217,7 @@ def _norm_gelu(
     assert norm.running_var is not None
     norm.num_batches_tracked.add_(1)
     running, momentum = (norm.running_mean, norm.running_var), norm.momentum or 0.0
-    if x.device.type == GPU:
+    if x.device.type == gpu.KIND:
         return norm_gelu_triton(
             x, norm.weight, norm.bias, order=order, eps=norm.eps, shift=shift, running=running, momentum=momentum
         )

@@ -19,11 +19,15 @@ class Doubling(nn.Module):
     def forward(self, x: Tensor) -> Tensor:
         if torch.compiler.is_dynamo_compiling():
             return copied(x)
-        device = x.device.type
-        if torch.amp.is_autocast_available(device) and torch.is_autocast_enabled(device):
-            with torch.autocast(device, enabled=False):  # it would widen to float32 what this only copies
+        if _under_autocast(x):
+            with torch.autocast(x.device.type, enabled=False):  # it would widen to float32 what this only copies
                 return F.interpolate(x, scale_factor=2.0)
         return F.interpolate(x, scale_factor=2.0)
+
+
+def _under_autocast(x: Tensor) -> bool:
+    device = x.device.type
+    return torch.amp.is_autocast_available(device) and torch.is_autocast_enabled(device)
 
 
 def copied(x: Tensor) -> Tensor:
@@ -48,9 +52,8 @@ def doubled_convolution(x: Tensor, weight: Tensor, bias: Tensor | None) -> Tenso
         (B, cout, 2H, 2W).
     """
     filters = doubled_filters(weight)
-    device = x.device.type
-    if torch.amp.is_autocast_available(device) and torch.is_autocast_enabled(device):
-        dtype = torch.get_autocast_dtype(device)  # as a convolution does: here for the backward pass, too
+    if _under_autocast(x):
+        dtype = torch.get_autocast_dtype(x.device.type)  # as a convolution does: here for the backward pass, too
         x, filters = x.to(dtype), filters.to(dtype)
         bias = None if bias is None else bias.to(dtype)
     y: Tensor = _Transposed.apply(x, filters, bias)  # type: ignore[no-untyped-call]

@@ -14,16 +14,11 @@ its means over what shares the statistics. Samples share weight and bias, or the
 import triton
 import triton.language as tl
 
-from urwkv.ops.triton_math import normal
+from urwkv.ops.triton_math import gelu, normal
 
 NORM: tl.constexpr = tl.constexpr(0)
 NORM_GELU: tl.constexpr = tl.constexpr(1)
 GELU_NORM: tl.constexpr = tl.constexpr(2)
-
-
-@triton.jit
-def _gelu(x):
-    return x * normal(x)[0]
 
 
 @triton.jit
@@ -43,7 +38,7 @@ def _shift(shift_ptr, channel, inside, SHIFTED: tl.constexpr):
 def _given(x, ORDER: tl.constexpr):
     """What the norm is given."""
     if ORDER == GELU_NORM:
-        x = _gelu(x)
+        x = gelu(x)
     return x
 
 
@@ -149,7 +144,7 @@ def apply(
     x += _shift(shift_ptr, channel, inside, SHIFTED)
     z = (_given(x, ORDER) - mean) * rstd * weight + bias
     if ORDER == NORM_GELU:
-        z = _gelu(z)
+        z = gelu(z)
     tl.store(y_ptr + begin + within, z.to(y_ptr.dtype.element_ty), mask=there)
 
 

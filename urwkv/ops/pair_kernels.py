@@ -8,12 +8,7 @@ which all else is computed.
 import triton
 import triton.language as tl
 
-from urwkv.ops.triton_math import normal
-
-
-@triton.jit
-def _gelu(x):
-    return x * normal(x)[0]
+from urwkv.ops.triton_math import gelu
 
 
 @triton.jit
@@ -29,9 +24,9 @@ def pair(
     a = tl.load(a_ptr + row * CIN + c, mask=there, other=0.0)
     b = tl.load(b_ptr + row * CIN + c, mask=there, other=0.0)
     WIDE: tl.constexpr = 2 * CIN if FUSION else CIN
-    p = _gelu(a.to(tl.float32) + tl.load(bias_ptr + c))
+    p = gelu(a.to(tl.float32) + tl.load(bias_ptr + c))
     if FUSION:
-        q = _gelu(b.to(tl.float32) + tl.load(bias_ptr + CIN + c)).to(a.dtype)
+        q = gelu(b.to(tl.float32) + tl.load(bias_ptr + CIN + c)).to(a.dtype)
     else:
         p = b.to(tl.float32) + p * tl.load(scale_ptr + c) + tl.load(shift_ptr + c)
     p = p.to(a.dtype)
@@ -41,10 +36,10 @@ def pair(
         h = tl.dot(p, tl.load(w1_at))
         if FUSION:
             h = tl.dot(q, tl.load(w1_at + CIN), h)
-        h = _gelu(h + tl.load(b1_ptr + start + j)).to(a.dtype)
+        h = gelu(h + tl.load(b1_ptr + start + j)).to(a.dtype)
         w2 = tl.load(w2_ptr + o * HIDDEN + (start + j)[:, None])
         sums = tl.dot(h, w2, sums)
-    y = _gelu(sums + tl.load(b2_ptr + o))
+    y = gelu(sums + tl.load(b2_ptr + o))
     if FUSION:
         y = y * tl.load(scale_ptr + o) + tl.load(shift_ptr + o)
     elif RESIDUAL:

@@ -1,13 +1,13 @@
 """`fedurwkv::pair` on a GPU: see `urwkv.ops.pair`. Importing this needs Triton."""
 
+from typing import Any
+
 import torch
 import triton
 from torch import Tensor
 
+from urwkv.ops import gpu
 from urwkv.ops import pair_kernels as kernels
-
-GPU = "cuda"
-"""The kind of device that Triton computes on; where its kernels are interpreted that is the CPU."""
 
 WIDEST = 128
 """Channels of a map up to which one program holds rows of it."""
@@ -23,7 +23,7 @@ def fits(a: Tensor, w1: Tensor, w2: Tensor) -> bool:
     return (
         whole
         and max(channels[0], channels[2]) <= WIDEST
-        and a.device.type == GPU
+        and a.device.type == gpu.KIND
         and a.dtype in (torch.bfloat16, torch.float16)
         and a.is_contiguous(memory_format=torch.channels_last)
     )
@@ -31,9 +31,7 @@ def fits(a: Tensor, w1: Tensor, w2: Tensor) -> bool:
 
 def cut(channels: int, hidden: int, out: int) -> dict[str, int]:
     """Rows a program, hidden channels at a time, and warps: 64 registers a thread for what is summed, or fewer."""
-    if max(channels, out) <= 32:
-        return {"ROWS": 128, "BLOCK": min(64, hidden), "num_warps": 4}
-    return {"ROWS": 128, "BLOCK": min(64, hidden), "num_warps": 8}
+    return {"ROWS": 128, "BLOCK": min(64, hidden), "num_warps": 4 if max(channels, out) <= 32 else 8}
 
 
 @torch.library.custom_op("fedurwkv::pair", mutates_args=())
@@ -64,18 +62,8 @@ def pair_triton(
 
 
 @pair_triton.register_fake
-def _(
-    a: Tensor,
-    b: Tensor,
-    bias: Tensor,
-    w1: Tensor,
-    b1: Tensor,
-    w2: Tensor,
-    b2: Tensor,
-    scale: Tensor,
-    shift: Tensor,
-    residual: bool,
-) -> Tensor:
+def _(a: Tensor, *others: Any) -> Tensor:
+    w2, *_ = others[4:]
     return _empty(a, w2)
 
 

@@ -27,3 +27,9 @@ def normal(x):
     beyond = 0.7107068705 + t * (-0.7265760135 + t * 0.5307027145)
     beyond = bell * t * (0.127414796 + t * (-0.142248368 + t * beyond))
     return tl.where(x < 0, beyond, 1.0 - beyond), bell * 0.3989422804014327
+
+
+@triton.jit
+def gelu(x):
+    """Exact GELU, of `normal`'s share."""
+    return x * normal(x)[0]

@@ -6,6 +6,7 @@ import re
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
+from unittest import mock
 
 import pytest
 import torch
@@ -22,9 +23,9 @@ from tests.client.privacy.test_samplers import by_hooks, worst
 from tests.urwkv.ops.test_triton_scan import assert_near_reference, inputs, poisoned
 from urwkv import URWKV, steps
 from urwkv.blocks import make_norm
-from urwkv.ops import norm_kernels, pair_kernels, pair_triton
+from urwkv.ops import gpu, norm_kernels, pair_kernels, pair_triton
 from urwkv.ops import triton_kernels as kernels
-from urwkv.ops.doubling import Doubling
+from urwkv.ops.doubling import Doubling, doubled_convolution
 from urwkv.ops.norm_triton import norm_gelu_triton
 from urwkv.ops.pair import pair
 from urwkv.ops.triton_math import normal
@@ -112,7 +113,6 @@ def assert_norm_is_exact(order: int, groups: int, shifted: bool, own: bool) -> N
 
 def interpret_chains() -> None:
     """Chains of layers, and each sample's gradients of a network, computed as on a GPU."""
-    steps.GPU = "cpu"
     forms = (lambda norm: (norm, nn.GELU()), lambda norm: (nn.GELU(), norm), lambda norm: (norm,))
     for form, norm, before in itertools.product(forms, ("batch", "group"), ((), (Doubling(),))):
         for frozen in ((), ("weight",), ("bias",)):
@@ -132,9 +132,11 @@ def assert_chain_is_exact(chain: Steps, shifted: list[bool]) -> None:
     exact = nn.Sequential(*copy.deepcopy(chain)).double()
     chain.to(memory_format=torch.channels_last).backend = "auto"
     x = torch.randn(3, 8, 5, 6).to(memory_format=torch.channels_last)
-    with counted() as found:
+    doublings = sum(isinstance(layer, Doubling) for layer in chain)
+    with counted() as found, mock.patch.object(steps, "doubled_convolution", wraps=doubled_convolution) as doubled:
         y = chain(x)
     assert found == shifted
+    assert doubled.call_count == doublings
     z = exact(x.double())
     torch.testing.assert_close(y.double(), z, rtol=1e-4, atol=1e-4)
     y.square().sum().backward()
@@ -194,7 +196,6 @@ def interpret_pairs() -> None:
     In float16: Triton's interpreter takes a bfloat16's bits for a whole number in a product of matrices.
     """
     torch.manual_seed(0)
-    pair_triton.GPU = "cpu"
     for fusion, residual in ((False, False), (False, True), (True, False)):
         channels, hidden, out = 16, 64, 16 if residual else 32
         a, b = (torch.randn(1, channels, 13, 11).half().to(memory_format=torch.channels_last) for _ in "ab")
@@ -283,5 +284,7 @@ if __name__ == "__main__":
         ),
         "compile": (compile_all, compile_norms, compile_pairs),
     }
+    if sys.argv[1] == "interpret":
+        gpu.KIND = "cpu"
     for job in jobs[sys.argv[1]]:
         job()
