@@ -1,15 +1,16 @@
 #!/usr/bin/env bash
 # The comparisons behind docs/results.md, of nine strategies and three baselines on real images:
 #   OUT=runs bench/real_comparison.sh busi|three_domains [WORDS OF fedurwkv compare]
-# A seed after the other is finished and scored. After a kill the same words go on. LIMIT=SECONDS stops a seed, as
-# Ctrl-C would.
+# A seed after the other is finished and scored; SEEDS=3 has the runs of all three side by side. After a kill the same
+# words go on. LIMIT=SECONDS stops a seed, as Ctrl-C would.
 set -eu
 cd "$(dirname "$0")/.."
-DATA=${DATA:-../shared/data} OUT=${OUT:-runs} PYTHON=${PYTHON:-.venv/bin/python} LIMIT=${LIMIT:-infinity}
+DATA=${DATA:-../shared/data} OUT=${OUT:-runs} PYTHON=${PYTHON:-.venv/bin/python}
+LIMIT=${LIMIT:-infinity} SEEDS=${SEEDS:-1 2 3}
 
 name=${1:?which: busi or three_domains}; shift
 mkdir -p "$OUT"
-for seeds in 1 2 3; do
+for seeds in $SEEDS; do
   resume=(); [ ! -e "$OUT/$name/plan.json" ] || resume=(--resume)
   timeout --signal=INT "$LIMIT" "$PYTHON" fedurwkv.py compare "scenarios/$name.yaml" --out "$OUT/$name" "${resume[@]}" \
     --strategies fedavg,fedprox,fedavgm,fedadam,fedyogi,fedbn,ditto,feddg_ga,median \
