@@ -23,7 +23,7 @@ from tests.client.privacy.test_samplers import by_hooks, worst
 from tests.urwkv.ops.test_triton_scan import assert_near_reference, inputs, poisoned
 from urwkv import URWKV, steps
 from urwkv.blocks import make_norm
-from urwkv.ops import gpu, norm_kernels, pair_kernels, pair_triton
+from urwkv.ops import gpu, norm_kernels, pair_kernels, pair_triton, pool_kernels, pool_triton
 from urwkv.ops import triton_kernels as kernels
 from urwkv.ops.doubling import Doubling, doubled_convolution
 from urwkv.ops.norm_triton import norm_gelu_triton
@@ -212,6 +212,65 @@ def interpret_pairs() -> None:
         assert (found - expected).abs().max() < 2e-3 * expected.abs().max(), (fusion, residual)
 
 
+def interpret_pools() -> None:
+    """Values and gradients are torch's to the bit, in every dtype, at odd sides and any number of channels."""
+    torch.manual_seed(0)
+    sides, dtypes = ((2, 3), (5, 8), (4, 70)), (torch.float32, torch.bfloat16, torch.float16)
+    for channels, side, dtype in itertools.product((1, 16, 40), sides, dtypes):
+        map_ = torch.randn(2, channels, *side).to(dtype)
+        assert_pool_is_exact(map_)
+        assert_pool_is_exact((map_ * 2).round())  # of several largest the first has the gradient
+        several = (map_ * 2).round()
+        several[map_.abs() > 1] = float("nan")
+        several[map_.abs() < 0.2] = -float("inf")
+        assert_pool_is_exact(several)
+    assert_pool_is_exact(torch.randn(1, 16, 300, 4)[:, :, ::3])  # a map that is left to torch
+    chain = Steps(nn.MaxPool2d(2))
+    chain.backend = "auto"
+    seen = []
+    chain[0].register_forward_hook(lambda layer, inputs, out: seen.append(out))
+    assert chain(torch.randn(1, 16, 4, 4).to(memory_format=torch.channels_last)) is seen[0]
+    with pytest.raises(RuntimeError, match="Output size is too small"):
+        chain(torch.randn(1, 16, 1, 4).to(memory_format=torch.channels_last))
+    torch.library.opcheck(
+        torch.ops.fedurwkv.max_pool.default,
+        (torch.randn(2, 8, 5, 4).to(memory_format=torch.channels_last).requires_grad_(),),
+    )
+
+
+def assert_pool_is_exact(map_: torch.Tensor) -> None:
+    """A chain that pools, beside torch in float64; what of a gradient is not written is not a number."""
+    chain = Steps(nn.MaxPool2d(2))
+    chain.backend = "auto"
+    fits = map_.is_contiguous()
+    x = (map_.to(memory_format=torch.channels_last) if fits else map_).requires_grad_()
+    wide = map_.detach().double().contiguous().requires_grad_()
+    ours = mock.patch.object(steps, "max_pool_triton", wraps=steps.max_pool_triton)
+    full_of_nan = mock.patch.object(
+        torch, "empty_like", lambda like, **words: torch.full_like(like, float("nan"), **words)
+    )
+    with ours as called, full_of_nan:
+        y = chain(x)
+        dy = torch.randn(y.shape).to(y.dtype)
+        (dx,) = torch.autograd.grad(y, x, dy)
+    assert called.call_count == fits
+    exact = F.max_pool2d(wide, 2)
+    (expected,) = torch.autograd.grad(exact, wide, dy.double())
+    assert (y.dtype, dx.dtype) == (map_.dtype, map_.dtype)
+    assert y.is_contiguous(memory_format=torch.channels_last) or not fits
+    torch.testing.assert_close(y.double(), exact, rtol=0, atol=0, equal_nan=True)
+    assert torch.equal(dx.double(), expected), map_.shape
+
+
+def compile_pools() -> None:
+    """Pooling at the base network's widths, and at one that is no power of two."""
+    for kernel, channels, dtype in itertools.product(
+        (pool_kernels.forward, pool_kernels.backward), (3, 16, 32, 128, 160), ("fp32", "bf16")
+    ):
+        words = {"C": channels, "BLOCK": pool_triton.BLOCK, "num_warps": 4, "maxnreg": None}
+        compiled(kernel, words, dtype, {"x_ptr", "y_ptr", "dy_ptr", "dx_ptr"})
+
+
 def compile_pairs() -> None:
     """The operator for prediction at the base network's widths."""
     for channels, out, fusion in ((16, 16, False), (16, 32, False), (128, 128, True)):
@@ -281,8 +340,9 @@ if __name__ == "__main__":
             interpret_norms,
             interpret_chains,
             interpret_pairs,
+            interpret_pools,
         ),
-        "compile": (compile_all, compile_norms, compile_pairs),
+        "compile": (compile_all, compile_norms, compile_pairs, compile_pools),
     }
     if sys.argv[1] == "interpret":
         gpu.KIND = "cpu"
