@@ -21,11 +21,24 @@ from triton.runtime import interpreter
 from client.privacy.hooks import per_sample_gradients
 from tests.client.privacy.test_samplers import by_hooks, worst
 from tests.urwkv.ops.test_triton_scan import assert_near_reference, inputs, poisoned
+from tests.urwkv.test_lean import stirred
 from urwkv import URWKV, steps
 from urwkv.blocks import make_norm
-from urwkv.ops import gpu, norm_kernels, pair_kernels, pair_triton, pool_kernels, pool_triton
+from urwkv.lean import lean
+from urwkv.ops import finish as finish_module
+from urwkv.ops import (
+    finish_kernels,
+    finish_triton,
+    gpu,
+    norm_kernels,
+    pair_kernels,
+    pair_triton,
+    pool_kernels,
+    pool_triton,
+)
 from urwkv.ops import triton_kernels as kernels
 from urwkv.ops.doubling import Doubling, doubled_convolution
+from urwkv.ops.finish import finish
 from urwkv.ops.norm_triton import norm_gelu_triton
 from urwkv.ops.pair import pair
 from urwkv.ops.triton_math import normal
@@ -271,6 +284,49 @@ def compile_pools() -> None:
         compiled(kernel, words, dtype, {"x_ptr", "y_ptr", "dy_ptr", "dx_ptr"})
 
 
+def interpret_finish() -> None:
+    """What follows a convolution, in all its forms, against float64; maps that fill no program among them."""
+    torch.manual_seed(0)
+    dtypes = (torch.float32, torch.bfloat16)
+    forms = itertools.product((True, False), repeat=3)
+    for (gelu, lined, aside), channels, dtype in itertools.product(forms, (1, 16, 40, 320), dtypes):
+        x, beside = (torch.randn(2, channels, 9, 13).to(dtype) for _ in "ab")
+        bias, *line = torch.randn(3, channels)
+        words = {"gelu": gelu, "line": line if lined else None, "beside": beside if aside else None}
+        expected = finish(x.double(), bias.double(), **words)
+        map_ = x.to(memory_format=torch.channels_last)
+        with mock.patch.object(torch, "empty_like", lambda like, **_: like * float("nan")):
+            found = finish(map_, bias, **words)
+        assert finish_triton.fits(map_)
+        assert (found.dtype, found.stride()) == (dtype, map_.stride())
+        rounding = 2e-6 if dtype == torch.float32 else 2**-7  # Triton's interpreter cuts bfloat16 off
+        assert ((found - expected).abs() <= rounding * (1 + expected.abs())).all(), (words, channels, dtype)
+
+
+def interpret_lean() -> None:
+    """The network for prediction by kernels, but for convolutions and DARM: as exact as the network is as written."""
+    for sase, passes in (("expand", 31), ("simple", 27)):
+        torch.manual_seed(0)
+        model, images = stirred(variant="small", sase=sase), torch.randn(2, 3, 32, 48)
+        finished = mock.patch.object(finish_module, "finish_triton", wraps=finish_triton.finish_triton)
+        pooled = mock.patch.object(steps, "max_pool_triton", wraps=pool_triton.max_pool_triton)
+        with torch.no_grad(), finished as finishes, pooled as pools:
+            written = model(images)
+            found = lean(model).to(memory_format=torch.channels_last)(images.to(memory_format=torch.channels_last))
+            assert (finishes.call_count, pools.call_count) == (passes, 4), sase
+            exact = model.double()(images.double())
+        assert (found - exact).abs().max() < 2 * (written - exact).abs().max(), sase
+
+
+def compile_finish() -> None:
+    """What follows a convolution, in all its forms."""
+    for gelu, line, beside in itertools.product((True, False), repeat=3):
+        words = {"GELU": gelu, "LINE": line, "BESIDE": beside, "C": 160}
+        words |= {**finish_triton.cut(160), "maxnreg": None}
+        for dtype in ("fp32", "bf16"):
+            compiled(finish_kernels.finish, words, dtype, {"x_ptr", "beside_ptr", "y_ptr"})
+
+
 def compile_pairs() -> None:
     """The operator for prediction at the base network's widths."""
     for channels, out, fusion in ((16, 16, False), (16, 32, False), (128, 128, True)):
@@ -341,8 +397,10 @@ if __name__ == "__main__":
             interpret_chains,
             interpret_pairs,
             interpret_pools,
+            interpret_finish,
+            interpret_lean,
         ),
-        "compile": (compile_all, compile_norms, compile_pairs, compile_pools),
+        "compile": (compile_all, compile_norms, compile_pairs, compile_pools, compile_finish),
     }
     if sys.argv[1] == "interpret":
         gpu.KIND = "cpu"
