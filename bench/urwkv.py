@@ -43,7 +43,11 @@ TRAINING = {
 }
 INFERENCE = {1: Aim("8.8 ms", "1.5 ms", "0.7 ms"), 128: Aim("2,193 img/s", "9,000 img/s", "14,000 img/s")}
 WRITTEN = "as written"
-FORMS: dict[str, Callable[[URWKV], nn.Module]] = {WRITTEN: lambda model: model, "folded": folded, "lean": lean}
+FORMS: dict[str, Callable[[URWKV], nn.Module]] = {
+    WRITTEN: lambda model: model,
+    "folded": folded,
+    "lean": partial(lean, dtype=torch.bfloat16),
+}
 """For prediction: its norms folded; the fewest passes (`urwkv.lean`)."""
 
 

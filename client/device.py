@@ -38,9 +38,14 @@ class Place:
     bf16: bool
     compile: Compile
 
+    @property
+    def dtype(self) -> torch.dtype:
+        """In which layers multiply."""
+        return torch.bfloat16 if self.bf16 else torch.float32
+
     def autocast(self) -> contextlib.AbstractContextManager[object]:
         """bf16 autocast where that is the precision, else nothing."""
-        return torch.autocast(self.device.type, torch.bfloat16) if self.bf16 else contextlib.nullcontext()
+        return torch.autocast(self.device.type, self.dtype) if self.bf16 else contextlib.nullcontext()
 
     def send(self, tensor: torch.Tensor) -> torch.Tensor:
         """The tensor on the device; the copy overlaps with computation where the tensor is in pinned memory."""

@@ -56,8 +56,8 @@ class Predictor:
 
     def __init__(self, model: URWKV, place: Place, size: int, tile: int = 0) -> None:
         self.architecture = model.architecture
-        fewer = lean if place.device.type == "cuda" else folded
-        moved = fewer(model).to(place.device).to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+        fewer = lean(model, place.dtype) if place.device.type == "cuda" else folded(model)
+        moved = fewer.to(place.device).to(memory_format=torch.channels_last)  # type: ignore[call-overload]
         self._logits = Inference(moved, place, recorder_at(place))
         self.place, self.size, self.tile = place, size, tile
         fits = max(1, min(MOST, PIXELS // (tile or size) ** 2))

@@ -12,6 +12,7 @@ from torch import Tensor, nn
 from urwkv.blocks import DeepSASE, Fusion, Norm, Sase, ShallowSASE, Up, conv_norm_gelu
 from urwkv.darm import DARM, Dual
 from urwkv.shift import Shift
+from urwkv.steps import Steps
 
 Variant = Literal["base", "small"]
 
@@ -98,7 +99,7 @@ class URWKV(nn.Module):
         self.stem = conv_norm_gelu(in_channels, d[0], norm)
         shallow = zip((d[0], *d[:3]), d[:4], strict=True)
         self.down = nn.ModuleList(ShallowSASE(cin, cout, norm, sase, ratio) for cin, cout in shallow)
-        self.pool = nn.MaxPool2d(2)
+        self.pool = Steps(nn.MaxPool2d(2))
         self.deep = DeepSASE(d[3], d[4], norm)
         self.darm = DARM(d[4], dual, shift)
         self.up = nn.ModuleList(Up(d[i + 1], d[i], norm) for i in (3, 2, 1, 0))

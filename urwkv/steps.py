@@ -1,7 +1,8 @@
 """A chain of layers, and the one choice of how they are computed: as written, or several as one operation.
 
 Norms with a GELU beside them are one operation, and doubling with the convolution after it is another. On a GPU the
-norm adds the bias of the convolution before it, too, and that convolution's groups may become one.
+norm adds the bias of the convolution before it, too, that convolution's groups may become one, and pooling keeps no
+indices.
 """
 
 import ctypes
@@ -19,6 +20,7 @@ from urwkv.ops.grouped import convolution
 
 if HAS_TRITON:
     from urwkv.ops.norm_triton import fits, norm_gelu_triton
+    from urwkv.ops.pool_triton import max_pool_triton
 
 BACKENDS = ("torch", "auto", "triton")
 
@@ -35,9 +37,9 @@ class Steps(nn.Sequential):
     Attributes:
         backend: "torch": every layer as it is written. "auto": joined where that is possible, on channels_last maps
             and on layers without hooks. On a GPU: norms by the statistics of the map itself, with a GELU beside them
-            and the bias of a convolution before them, which is joined with doubling. On a CPU, in float32: BatchNorm
-            by the batch's statistics with a GELU, and doubling with a 3 x 3 convolution. "triton": as on a GPU, and
-            an error where a norm cannot be computed so.
+            and the bias of a convolution before them, which is joined with doubling; pooling of 2 x 2 pixels. On a
+            CPU, in float32: BatchNorm by the batch's statistics with a GELU, and doubling with a 3 x 3 convolution.
+            "triton": as on a GPU, and an error where a norm cannot be computed so.
         keep: gets per-sample gradients of the norms that are computed so, whose own hooks are not called then.
             Convolutions keep their biases meanwhile, for their hooks to see.
     """
@@ -90,12 +92,14 @@ class _Part:
     Attributes:
         norm, order: the norm among them, and its order (see `urwkv.ops.norm_kernels`).
         doubled: the convolution after a doubling.
+        pools: whether they are pooling of 2 x 2 pixels.
     """
 
     layers: list[nn.Module]
     norm: nn.BatchNorm2d | nn.GroupNorm | None = None
     order: int = 0
     doubled: nn.Conv2d | None = None
+    pools: bool = False
 
     def obstacle(self, x: Tensor, backend: str, keep: Keep | None) -> str:
         """Why these layers cannot be computed as one; empty where they can."""
@@ -104,6 +108,8 @@ class _Part:
         on_gpu = backend == "triton" or x.device.type == gpu.KIND
         if self.doubled is not None:
             return "is joined with the norm after it" if on_gpu else _obstacle_on_cpu(x)
+        if self.pools:
+            return _obstacle_of_map(x) or ("needs two rows and columns" if min(x.shape[2:]) < 2 else "")
         if self.norm is None:
             return "joins layers, and this is one alone"
         if any(isinstance(layer, nn.GELU) and layer.approximate != "none" for layer in self.layers):
@@ -128,6 +134,9 @@ class _Part:
         """Of the map, to which `shift` is added first where a norm is on a GPU."""
         if self.doubled is not None:
             return doubled_convolution(x, self.doubled.weight, self.doubled.bias)
+        if self.pools:
+            y: Tensor = max_pool_triton(x)
+            return y
         assert self.norm is not None
         return _norm_gelu(self.norm, self.order, x, shift, keep)
 
@@ -140,7 +149,7 @@ def _next(layers: list[nn.Module]) -> _Part:
         return _Part(layers[:2], second, 2)
     if isinstance(first, (nn.BatchNorm2d, nn.GroupNorm)):
         return _Part(layers[:2], first, 1) if isinstance(second, nn.GELU) else _Part(layers[:1], first)
-    return _Part(layers[:1])
+    return _Part(layers[:1], pools=isinstance(first, nn.MaxPool2d) and _halves(first))
 
 
 def _leaving_its_bias(layers: list[nn.Module], x: Tensor) -> list[nn.Module]:
@@ -182,18 +191,29 @@ def _is_plain(conv: nn.Conv2d) -> bool:
     return form == ((3, 3), (1, 1), (1, 1), (1, 1), 1, "zeros")
 
 
+def _halves(pool: nn.MaxPool2d) -> bool:
+    """Whether the pool is of 2 x 2 pixels, and not special otherwise."""
+    form = pool.kernel_size, pool.stride, pool.padding, pool.dilation, pool.return_indices, pool.ceil_mode
+    return form == (2, 2, 0, 1, False, False)
+
+
 def _obstacle_on_gpu(norm: nn.BatchNorm2d | nn.GroupNorm, x: Tensor) -> str:
+    if obstacle := _obstacle_of_map(x):
+        return obstacle
+    if isinstance(norm, nn.GroupNorm) and not (norm.affine and fits(norm.num_channels, norm.num_groups)):
+        return "does not know these groups"
+    return ""
+
+
+def _obstacle_of_map(x: Tensor) -> str:
+    """Why kernels on a GPU cannot take the map."""
     if not HAS_TRITON:
         return "needs the package triton, which is not installed"
     if x.device.type != gpu.KIND or x.dtype == torch.float64:
         return f"computes in float32 on a GPU, not {x.dtype} on {x.device}"
     if not x.is_contiguous(memory_format=torch.channels_last):
         return "needs channels_last maps"
-    if not x.numel():
-        return "needs a pixel"
-    if isinstance(norm, nn.GroupNorm) and not (norm.affine and fits(norm.num_channels, norm.num_groups)):
-        return "does not know these groups"
-    return ""
+    return "" if x.numel() else "needs a pixel"
 
 
 def _obstacle_on_cpu(x: Tensor) -> str:

@@ -32,6 +32,18 @@ def test_its_logits_are_the_networks_own(words):
     assert all(torch.allclose(tensor, before[name], rtol=1e-6) for name, tensor in model.state_dict().items())
 
 
+@pytest.mark.parametrize("words", [{"variant": "small"}, {"variant": "small", "sase": "simple"}])
+@pytest.mark.parametrize("norm", ["batch", "group"])
+def test_weights_kept_in_autocasts_dtype_are_those_that_it_would_cast(words, norm):
+    model, images = stirred(**words, norm=norm), torch.randn(2, 3, 32, 48)
+    narrow = lean(model, torch.bfloat16)
+    with torch.no_grad(), torch.autocast("cpu", torch.bfloat16):
+        assert torch.equal(narrow(images), lean(model)(images))
+    layers = [layer for layer in narrow.modules() if type(layer) in (nn.Conv2d, nn.Linear, nn.LayerNorm)]
+    kept = {(type(layer), layer.weight.dtype) for layer in layers}
+    assert kept == {(nn.Conv2d, torch.bfloat16), (nn.Linear, torch.bfloat16), (nn.LayerNorm, torch.float32)}
+
+
 def test_a_network_of_groups_is_left_as_it_is():
     model, images = model_of(variant="small", norm="group"), torch.randn(1, 3, 32, 32)
     with torch.no_grad():
@@ -46,7 +58,7 @@ def test_on_a_gpu_in_bf16_it_is_as_exact_as_the_network_is(sase):
     with torch.no_grad():
         exact = copy.deepcopy(model).double()(images.double())
         found = []
-        for network in (model, lean(model)):
+        for network in (model, lean(model, torch.bfloat16)):
             network = network.cuda().to(memory_format=torch.channels_last)
             with torch.autocast("cuda", torch.bfloat16):
                 logits = network(images.cuda().to(memory_format=torch.channels_last))

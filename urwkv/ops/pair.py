@@ -8,7 +8,8 @@ Of maps a and b, both (B, C, H, W):
 
 c is the bias of the convolution that made the map, which torch would add in a pass of its own. On a GPU with Triton
 one kernel reads a and b and writes y (`urwkv.ops.pair_kernels`); the wide map between the two convolutions exists
-nowhere. Elsewhere torch computes it as it stands here.
+nowhere. Elsewhere, and of channels that the kernel does not take, torch computes the convolutions and
+`urwkv.ops.finish` all else.
 """
 
 from typing import TYPE_CHECKING
@@ -18,6 +19,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from urwkv.ops.biwkv import HAS_TRITON
+from urwkv.ops.finish import Line, finish
 
 if HAS_TRITON or TYPE_CHECKING:
     from urwkv.ops.pair_triton import fits, pair_triton
@@ -29,7 +31,7 @@ def pair(
     bias: Tensor,
     first: tuple[Tensor, Tensor],
     second: tuple[Tensor, Tensor],
-    line: tuple[Tensor, Tensor],
+    line: Line,
     *,
     residual: bool = False,
 ) -> Tensor:
@@ -46,15 +48,13 @@ def pair(
     if HAS_TRITON and fits(a, first[0], second[0]):
         y: Tensor = pair_triton(a, b.to(a.dtype), bias, *first, *second, *line, residual)
         return y
-    fusion = first[0].shape[1] == 2 * a.shape[1]
-    scale, shift = (part[:, None, None].to(a.dtype) for part in line)
-    bias = bias[:, None, None].to(a.dtype)
-    p = F.gelu(torch.cat([a, b], 1) + bias) if fusion else b + scale * F.gelu(a + bias) + shift
-    y = F.gelu(_pointwise(F.gelu(_pointwise(p, *first)), *second))
-    if fusion:
-        return scale * y + shift
-    return y + b if residual else y
+    (w1, b1), (w2, b2) = first, second
+    if w1.shape[1] == 2 * a.shape[1]:
+        p = finish(torch.cat([a, b], 1), bias)
+        return finish(_pointwise(finish(_pointwise(p, w1), b1), w2), b2, line=line)
+    p = finish(a, bias, line=line, beside=b)
+    return finish(_pointwise(finish(_pointwise(p, w1), b1), w2), b2, beside=b if residual else None)
 
 
-def _pointwise(x: Tensor, weight: Tensor, bias: Tensor) -> Tensor:
-    return F.conv2d(x, weight[:, :, None, None].to(x.dtype), bias.to(x.dtype))
+def _pointwise(x: Tensor, weight: Tensor) -> Tensor:
+    return F.conv2d(x, weight[:, :, None, None].to(x.dtype))

@@ -21,11 +21,24 @@ from triton.runtime import interpreter
 from client.privacy.hooks import per_sample_gradients
 from tests.client.privacy.test_samplers import by_hooks, worst
 from tests.urwkv.ops.test_triton_scan import assert_near_reference, inputs, poisoned
+from tests.urwkv.test_lean import stirred
 from urwkv import URWKV, steps
 from urwkv.blocks import make_norm
-from urwkv.ops import gpu, norm_kernels, pair_kernels, pair_triton
+from urwkv.lean import lean
+from urwkv.ops import finish as finish_module
+from urwkv.ops import (
+    finish_kernels,
+    finish_triton,
+    gpu,
+    norm_kernels,
+    pair_kernels,
+    pair_triton,
+    pool_kernels,
+    pool_triton,
+)
 from urwkv.ops import triton_kernels as kernels
 from urwkv.ops.doubling import Doubling, doubled_convolution
+from urwkv.ops.finish import finish
 from urwkv.ops.norm_triton import norm_gelu_triton
 from urwkv.ops.pair import pair
 from urwkv.ops.triton_math import normal
@@ -212,6 +225,108 @@ def interpret_pairs() -> None:
         assert (found - expected).abs().max() < 2e-3 * expected.abs().max(), (fusion, residual)
 
 
+def interpret_pools() -> None:
+    """Values and gradients are torch's to the bit, in every dtype, at odd sides and any number of channels."""
+    torch.manual_seed(0)
+    sides, dtypes = ((2, 3), (5, 8), (4, 70)), (torch.float32, torch.bfloat16, torch.float16)
+    for channels, side, dtype in itertools.product((1, 16, 40), sides, dtypes):
+        map_ = torch.randn(2, channels, *side).to(dtype)
+        assert_pool_is_exact(map_)
+        assert_pool_is_exact((map_ * 2).round())  # of several largest the first has the gradient
+        several = (map_ * 2).round()
+        several[map_.abs() > 1] = float("nan")
+        several[map_.abs() < 0.2] = -float("inf")
+        assert_pool_is_exact(several)
+    assert_pool_is_exact(torch.randn(1, 16, 300, 4)[:, :, ::3])  # a map that is left to torch
+    chain = Steps(nn.MaxPool2d(2))
+    chain.backend = "auto"
+    seen = []
+    chain[0].register_forward_hook(lambda layer, inputs, out: seen.append(out))
+    assert chain(torch.randn(1, 16, 4, 4).to(memory_format=torch.channels_last)) is seen[0]
+    with pytest.raises(RuntimeError, match="Output size is too small"):
+        chain(torch.randn(1, 16, 1, 4).to(memory_format=torch.channels_last))
+    torch.library.opcheck(
+        torch.ops.fedurwkv.max_pool.default,
+        (torch.randn(2, 8, 5, 4).to(memory_format=torch.channels_last).requires_grad_(),),
+    )
+
+
+def assert_pool_is_exact(map_: torch.Tensor) -> None:
+    """A chain that pools, beside torch in float64; what of a gradient is not written is not a number."""
+    chain = Steps(nn.MaxPool2d(2))
+    chain.backend = "auto"
+    fits = map_.is_contiguous()
+    x = (map_.to(memory_format=torch.channels_last) if fits else map_).requires_grad_()
+    wide = map_.detach().double().contiguous().requires_grad_()
+    ours = mock.patch.object(steps, "max_pool_triton", wraps=steps.max_pool_triton)
+    full_of_nan = mock.patch.object(
+        torch, "empty_like", lambda like, **words: torch.full_like(like, float("nan"), **words)
+    )
+    with ours as called, full_of_nan:
+        y = chain(x)
+        dy = torch.randn(y.shape).to(y.dtype)
+        (dx,) = torch.autograd.grad(y, x, dy)
+    assert called.call_count == fits
+    exact = F.max_pool2d(wide, 2)
+    (expected,) = torch.autograd.grad(exact, wide, dy.double())
+    assert (y.dtype, dx.dtype) == (map_.dtype, map_.dtype)
+    assert y.is_contiguous(memory_format=torch.channels_last) or not fits
+    torch.testing.assert_close(y.double(), exact, rtol=0, atol=0, equal_nan=True)
+    assert torch.equal(dx.double(), expected), map_.shape
+
+
+def compile_pools() -> None:
+    """Pooling at the base network's widths, and at one that is no power of two."""
+    for kernel, channels, dtype in itertools.product(
+        (pool_kernels.forward, pool_kernels.backward), (3, 16, 32, 128, 160), ("fp32", "bf16")
+    ):
+        words = {"C": channels, "BLOCK": pool_triton.BLOCK, "num_warps": 4, "maxnreg": None}
+        compiled(kernel, words, dtype, {"x_ptr", "y_ptr", "dy_ptr", "dx_ptr"})
+
+
+def interpret_finish() -> None:
+    """What follows a convolution, in all its forms, against float64; maps that fill no program among them."""
+    torch.manual_seed(0)
+    dtypes = (torch.float32, torch.bfloat16)
+    forms = itertools.product((True, False), repeat=3)
+    for (gelu, lined, aside), channels, dtype in itertools.product(forms, (1, 16, 40, 320), dtypes):
+        x, beside = (torch.randn(2, channels, 9, 13).to(dtype) for _ in "ab")
+        bias, *line = torch.randn(3, channels)
+        words = {"gelu": gelu, "line": line if lined else None, "beside": beside if aside else None}
+        expected = finish(x.double(), bias.double(), **words)
+        map_ = x.to(memory_format=torch.channels_last)
+        with mock.patch.object(torch, "empty_like", lambda like, **_: like * float("nan")):
+            found = finish(map_, bias, **words)
+        assert finish_triton.fits(map_)
+        assert (found.dtype, found.stride()) == (dtype, map_.stride())
+        rounding = 2e-6 if dtype == torch.float32 else 2**-7  # Triton's interpreter cuts bfloat16 off
+        assert ((found - expected).abs() <= rounding * (1 + expected.abs())).all(), (words, channels, dtype)
+
+
+def interpret_lean() -> None:
+    """The network for prediction by kernels, but for convolutions and DARM: as exact as the network is as written."""
+    for sase, passes in (("expand", 31), ("simple", 27)):
+        torch.manual_seed(0)
+        model, images = stirred(variant="small", sase=sase), torch.randn(2, 3, 32, 48)
+        finished = mock.patch.object(finish_module, "finish_triton", wraps=finish_triton.finish_triton)
+        pooled = mock.patch.object(steps, "max_pool_triton", wraps=pool_triton.max_pool_triton)
+        with torch.no_grad(), finished as finishes, pooled as pools:
+            written = model(images)
+            found = lean(model).to(memory_format=torch.channels_last)(images.to(memory_format=torch.channels_last))
+            assert (finishes.call_count, pools.call_count) == (passes, 4), sase
+            exact = model.double()(images.double())
+        assert (found - exact).abs().max() < 2 * (written - exact).abs().max(), sase
+
+
+def compile_finish() -> None:
+    """What follows a convolution, in all its forms."""
+    for gelu, line, beside in itertools.product((True, False), repeat=3):
+        words = {"GELU": gelu, "LINE": line, "BESIDE": beside, "C": 160}
+        words |= {**finish_triton.cut(160), "maxnreg": None}
+        for dtype in ("fp32", "bf16"):
+            compiled(finish_kernels.finish, words, dtype, {"x_ptr", "beside_ptr", "y_ptr"})
+
+
 def compile_pairs() -> None:
     """The operator for prediction at the base network's widths."""
     for channels, out, fusion in ((16, 16, False), (16, 32, False), (128, 128, True)):
@@ -281,8 +396,11 @@ if __name__ == "__main__":
             interpret_norms,
             interpret_chains,
             interpret_pairs,
+            interpret_pools,
+            interpret_finish,
+            interpret_lean,
         ),
-        "compile": (compile_all, compile_norms, compile_pairs),
+        "compile": (compile_all, compile_norms, compile_pairs, compile_pools, compile_finish),
     }
     if sys.argv[1] == "interpret":
         gpu.KIND = "cpu"
