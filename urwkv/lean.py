@@ -2,7 +2,8 @@
 
 Norms are folded into their neighbours (`urwkv.folded`). SASE and Fusion compute all that comes after their 3 x 3
 convolution in one operator (`urwkv.ops.pair`). Fusion's grouped convolution is two, of skip and of the map from
-below, which are never joined. Doubling and the 3 x 3 convolution after it are one (`urwkv.ops.doubling`).
+below, which are never joined. Doubling and the 3 x 3 convolution after it are one (`urwkv.ops.doubling`). DARM
+mixes tokens with their neighbours in one operator where it can (`urwkv.mixing`).
 """
 
 import torch
@@ -11,6 +12,7 @@ from torch import Tensor, nn
 
 from urwkv.blocks import Fusion, ShallowSASE, Up
 from urwkv.folded import folded, line_of
+from urwkv.mixing import Mixing
 from urwkv.network import URWKV
 from urwkv.ops.doubling import doubled_filters
 from urwkv.ops.pair import pair
@@ -93,7 +95,8 @@ class LeanUp(nn.Module):
 def lean(model: URWKV) -> URWKV:
     """A copy in evaluation mode that gives the same logits, up to rounding; not to be trained.
 
-    The given network stays as it is. One without BatchNorm is copied unchanged.
+    The given network stays as it is. One without BatchNorm is copied unchanged,
+    but for how DARM mixes.
     """
     copy = folded(model)
     if model.architecture.norm == "batch":
@@ -101,6 +104,9 @@ def lean(model: URWKV) -> URWKV:
             copy.down = nn.ModuleList(map(LeanSASE, copy.down))  # type: ignore[arg-type]
         copy.up = nn.ModuleList(map(LeanUp, copy.up))  # type: ignore[arg-type]
         copy.fuse = nn.ModuleList(map(LeanFusion, copy.fuse))  # type: ignore[arg-type]
+    for module in copy.modules():
+        if isinstance(module, Mixing):
+            module.backend = "auto"
     return copy.eval()
 
 

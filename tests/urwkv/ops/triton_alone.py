@@ -20,14 +20,16 @@ from triton.runtime import interpreter
 
 from client.privacy.hooks import per_sample_gradients
 from tests.client.privacy.test_samplers import by_hooks, worst
+from tests.urwkv.ops.scans_alone import interpret_scans
 from tests.urwkv.ops.test_triton_scan import assert_near_reference, inputs, poisoned
 from urwkv import URWKV, steps
 from urwkv.blocks import make_norm
-from urwkv.ops import gpu, norm_kernels, pair_kernels, pair_triton
+from urwkv.ops import gpu, norm_kernels, pair_kernels, pair_triton, scan_kernels
 from urwkv.ops import triton_kernels as kernels
 from urwkv.ops.doubling import Doubling, doubled_convolution
 from urwkv.ops.norm_triton import norm_gelu_triton
 from urwkv.ops.pair import pair
+from urwkv.ops.scans_triton import Cut
 from urwkv.ops.triton_math import normal
 from urwkv.ops.triton_scan import Tiles, biwkv_triton
 from urwkv.steps import Steps
@@ -212,6 +214,21 @@ def interpret_pairs() -> None:
         assert (found - expected).abs().max() < 2e-3 * expected.abs().max(), (fusion, residual)
 
 
+def compile_scans() -> None:
+    """The scans' operators at the base network's and the small one's widths, for maps of float32 and scans of bf16.
+
+    As launches have it numbers are divisible by 16 where they are, or threads would read one number at a time.
+    """
+    for channels, (number, scans) in itertools.product((256, 128), ((3, 4), (2, 2), (2, 1))):
+        words = {**Cut.of(8, 16, 16, channels).words(), "NUMBER": number, "SCANS": scans, "maxnreg": None}
+        mixed = {f"{x}_{i}_ptr" for x in ("x", "dx") for i in range(3)}
+        for kernel in (scan_kernels.mix, scan_kernels.mix_backward):
+            compiled(kernel, words, "bf16", mixed, divisible=True)
+    words = {**Cut.of(8, 16, 16, 256).words(), "maxnreg": None}
+    for kernel in (scan_kernels.gate, scan_kernels.gate_backward):
+        compiled(kernel, words, "bf16", {"r_ptr", "dr_ptr", "out_ptr", "dout_ptr"}, divisible=True)
+
+
 def compile_pairs() -> None:
     """The operator for prediction at the base network's widths."""
     for channels, out, fusion in ((16, 16, False), (16, 32, False), (128, 128, True)):
@@ -254,8 +271,11 @@ def check(kernel, words: dict, channels: int, dtype: str) -> None:
     assert not layouts, f"{kernel}: tokens change threads, which costs barriers"
 
 
-def compiled(kernel, words: dict, dtype: str, maps: set[str]) -> str:
-    """What Triton makes of a kernel, its pointers to `maps` being of that dtype and all others of float32."""
+def compiled(kernel, words: dict, dtype: str, maps: set[str], *, divisible: bool = False) -> str:
+    """What Triton makes of a kernel, its pointers to `maps` being of that dtype and all others of float32.
+
+    `divisible`: all numbers and addresses that it is given are divisible by 16.
+    """
     types = {}
     for name in kernel.arg_names:
         if name in words:
@@ -265,7 +285,12 @@ def compiled(kernel, words: dict, dtype: str, maps: set[str]) -> str:
         else:
             types[name] = "i32"
     constants = {(i,): words[name] for i, name in enumerate(kernel.arg_names) if name in words}
-    source = ASTSource(fn=kernel, signature=types, constexprs=constants)
+    attributes = {
+        (i,): [["tt.divisibility", 16]]
+        for i, name in enumerate(kernel.arg_names)
+        if divisible and types[name] != "constexpr"
+    }
+    source = ASTSource(fn=kernel, signature=types, constexprs=constants, attrs=attributes)
     made = triton.compile(
         source, target=HOPPER, options={name: words[name] for name in ("num_warps", "maxnreg") if words[name]}
     )
@@ -281,8 +306,9 @@ if __name__ == "__main__":
             interpret_norms,
             interpret_chains,
             interpret_pairs,
+            interpret_scans,
         ),
-        "compile": (compile_all, compile_norms, compile_pairs),
+        "compile": (compile_all, compile_norms, compile_pairs, compile_scans),
     }
     if sys.argv[1] == "interpret":
         gpu.KIND = "cpu"
