@@ -217,16 +217,18 @@ def interpret_pairs() -> None:
 def compile_scans() -> None:
     """The scans' operators at the base network's and the small one's widths, for maps of float32 and scans of bf16.
 
-    As launches have it numbers are divisible by 16 where they are, or threads would read one number at a time.
+    As launches have it numbers are divisible by 16 where they are, or threads would read one number at a time; and
+    they are constants where they are 1, as sides may be.
     """
-    for channels, (number, scans) in itertools.product((256, 128), ((3, 4), (2, 2), (2, 1))):
-        words = {**Cut.of(8, 16, 16, channels).words(), "NUMBER": number, "SCANS": scans, "maxnreg": None}
-        mixed = {f"{x}_{i}_ptr" for x in ("x", "dx") for i in range(3)}
+    forms = [(channels, {}, form) for channels in (256, 128) for form in ((3, 4), (2, 2), (2, 1))]
+    forms += [(4, {"Q": 1, **sides}, (3, 4)) for sides in ({}, {"H": 1}, {"W": 1}, {"H": 1, "W": 1})]
+    mixed = {f"{x}_{i}_ptr" for x in ("x", "dx") for i in range(3)}
+    for channels, ones, (number, scans) in forms:
+        words = {**Cut.of(8, 16, 16, channels).words(), **ones, "maxnreg": None}
         for kernel in (scan_kernels.mix, scan_kernels.mix_backward):
-            compiled(kernel, words, "bf16", mixed, divisible=True)
-    words = {**Cut.of(8, 16, 16, 256).words(), "maxnreg": None}
-    for kernel in (scan_kernels.gate, scan_kernels.gate_backward):
-        compiled(kernel, words, "bf16", {"r_ptr", "dr_ptr", "out_ptr", "dout_ptr"}, divisible=True)
+            compiled(kernel, {**words, "NUMBER": number, "SCANS": scans}, "bf16", mixed, divisible=True)
+        for kernel in (scan_kernels.gate, scan_kernels.gate_backward):
+            compiled(kernel, words, "bf16", {"r_ptr", "dr_ptr", "out_ptr", "dout_ptr"}, divisible=True)
 
 
 def compile_pairs() -> None:
