@@ -1,6 +1,6 @@
 """DARM's mixing of tokens as one operation: its operators beside their definitions, and where they are chosen.
 
-What has no mark computes as written: the operators' numbers without a GPU are tried in `ops.triton_alone`.
+What has no mark computes as written: the operators' numbers without a GPU are tried in `ops.scans_alone`.
 """
 
 import copy
