@@ -165,9 +165,10 @@ def by_compiler(backend: str) -> None:
 
 
 def fusion(backend: str) -> None:
-    """The tests of the fused norms on this GPU, in a process of their own; then rows with and without them."""
+    """The tests of fused norms and of DARM's mixing on this GPU, in a process of their own; then both in rows."""
     root = Path(__file__).resolve().parent.parent
-    tests = ["tests/urwkv/test_steps.py", "-m", "gpu", "-q", "-W", "default", "-p", "no:cacheprovider", "-n", "8"]
+    tests = ["tests/urwkv/test_steps.py", "tests/urwkv/test_mixing.py", "-m", "gpu", "-q"]
+    tests += ["-W", "default", "-p", "no:cacheprovider", "-n", "8"]
     try:
         subprocess.run([sys.executable, "-m", "pytest", *tests], cwd=root, check=False, timeout=TESTS)
     except subprocess.TimeoutExpired:

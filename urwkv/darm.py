@@ -11,22 +11,22 @@ import torch
 from torch import Tensor, nn
 
 from urwkv.leaves import PerSample, Scale
+from urwkv.mixing import Mixing
 from urwkv.ops import biwkv
-from urwkv.scans import one_order, quad_scan, two_orders, undo_quad_scan
-from urwkv.shift import Shift, shift_tokens
+from urwkv.scans import one_order, quad_scan, two_orders
+from urwkv.shift import Shift
 
 Dual = Literal["paper", "aligned", "off"]
 
 
-class SpatialMix(nn.Module):
+class SpatialMix(Mixing):
     """Bi-WKV over the four scans of a map, averaged: (B, H, W, C) to (B, H, W, C).
 
     W_o has no bias and the scans share it, so it is applied once, to their average.
     """
 
     def __init__(self, channels: int, shift: Shift) -> None:
-        super().__init__()
-        self.shift = shift
+        super().__init__(shift, quad_scan)
         self.biwkv = biwkv  # tracing for another runtime puts a form of plain operations in its place
         share = torch.arange(channels) / channels
         ramp = torch.arange(channels) / (channels - 1)
@@ -43,24 +43,19 @@ class SpatialMix(nn.Module):
 
     def forward(self, z: Tensor) -> Tensor:
         height, width = z.shape[1:3]
-        other = quad_scan(z, lambda grid: shift_tokens(grid, self.shift))
-        change = quad_scan(z) - other  # z mu + z' (1 - mu) = z' + (z - z') mu
-        k = self.key(other + self.mu_k(change))
-        v = self.value(other + self.mu_v(change))
-        r = self.receptance(other + self.mu_r(change))
+        x_k, x_v, x_r = self.mixed(z, self.mu_k, self.mu_v, self.mu_r)
+        k, v, r = self.key(x_k), self.value(x_v), self.receptance(x_r)
         tokens = height * width
         y = self.norm(self.biwkv(self.decay(z) / tokens, self.first(z) / tokens, k, v))
-        mixed: Tensor = self.output(undo_quad_scan(torch.sigmoid(r) * y, height, width))
-        return mixed
+        out: Tensor = self.output(self.gated(r, y, height, width))
+        return out
 
 
-class ChannelMix(nn.Module):
+class ChannelMix(Mixing):
     """Mixes the channels of each token of a map, in one or both orders: (B, H, W, C) to (B, orders, T, C)."""
 
     def __init__(self, channels: int, shift: Shift, both_orders: bool, expansion: int = 4) -> None:
-        super().__init__()
-        self.shift = shift
-        self.tokens = two_orders if both_orders else one_order
+        super().__init__(shift, two_orders if both_orders else one_order)
         share = torch.arange(channels) / channels
         self.mu_k = Scale(share)
         self.mu_r = Scale(share)
@@ -70,11 +65,10 @@ class ChannelMix(nn.Module):
         self.receptance = nn.Linear(channels, channels, bias=False)
 
     def forward(self, z: Tensor) -> Tensor:
-        other = self.tokens(z, lambda grid: shift_tokens(grid, self.shift))
-        change = self.tokens(z) - other
-        h = self.norm(torch.relu(self.key(other + self.mu_k(change))).square())
-        mixed: Tensor = torch.sigmoid(self.receptance(other + self.mu_r(change))) * self.value(h)
-        return mixed
+        x_k, x_r = self.mixed(z, self.mu_k, self.mu_r)
+        h = self.norm(torch.relu(self.key(x_k)).square())
+        out: Tensor = torch.sigmoid(self.receptance(x_r)) * self.value(h)
+        return out
 
 
 class DARM(nn.Module):

@@ -3,7 +3,8 @@
 Norms are folded into their neighbours (`urwkv.folded`). SASE and Fusion compute all that comes after their 3 x 3
 convolution in one operator (`urwkv.ops.pair`). Fusion's grouped convolution is two, of skip and of the map from
 below, which are never joined. Doubling and the 3 x 3 convolution after it are one (`urwkv.ops.doubling`). After every
-other convolution its bias, GELU and norm are one pass (`urwkv.ops.finish`), and pooling writes no indices.
+other convolution its bias, GELU and norm are one pass (`urwkv.ops.finish`); pooling and DARM's mixing of tokens are
+operators (`urwkv.steps.choose`).
 """
 
 import torch
@@ -104,7 +105,7 @@ class Finished(nn.Module):
 def lean(model: URWKV, dtype: torch.dtype | None = None) -> URWKV:
     """A copy in evaluation mode that gives the same logits, up to rounding; not to be trained.
 
-    The given network stays as it is. One without BatchNorm is copied unchanged, but for the dtype.
+    The given network stays as it is. Of one without BatchNorm only dtype and chosen operators differ.
 
     Args:
         dtype: that of the autocast under which the copy will be used: layers keep their weights in it, which autocast
@@ -119,7 +120,7 @@ def lean(model: URWKV, dtype: torch.dtype | None = None) -> URWKV:
         deep.squeeze, deep.widen = _finished(deep.squeeze), _finished(deep.widen)  # type: ignore[assignment]
         copy.up = nn.ModuleList(map(_up, copy.up))  # type: ignore[arg-type]
         copy.fuse = nn.ModuleList(map(LeanFusion, copy.fuse))  # type: ignore[arg-type]
-        choose(copy, "auto")
+    choose(copy, "auto")
     if dtype is not None:
         _narrow(copy, dtype)
     return copy.eval()

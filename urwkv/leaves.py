@@ -27,3 +27,9 @@ class PerSample(nn.Module):
 
     def forward(self, batch: Tensor) -> Tensor:
         return self.weight.expand(batch.shape[0], -1)
+
+
+def has_hooks(layer: nn.Module) -> bool:
+    """Whether a layer must be called as it is, for hooks to see what it is given, what it gives, or its gradients."""
+    forward = layer._forward_hooks or layer._forward_pre_hooks
+    return bool(forward or layer._backward_hooks or layer._backward_pre_hooks)

@@ -13,6 +13,8 @@ from functools import partial
 import torch
 from torch import Tensor, nn
 
+from urwkv.leaves import has_hooks
+from urwkv.mixing import Mixing
 from urwkv.ops import gpu
 from urwkv.ops.biwkv import HAS_TRITON
 from urwkv.ops.doubling import Doubling, doubled_convolution
@@ -71,7 +73,7 @@ class Steps(nn.Sequential):
 
 
 def choose(network: nn.Module, backend: str) -> None:
-    """Have all chains of a network compute by `backend`; its state stays as it is, and its numbers but for rounding.
+    """Have a network's chains and mixings compute by `backend`: its state stays, and its numbers but for rounding.
 
     Raises:
         ValueError: there is no such backend, or it needs Triton and that is not installed.
@@ -81,7 +83,7 @@ def choose(network: nn.Module, backend: str) -> None:
     if backend == "triton" and not HAS_TRITON:
         raise ValueError("backend = 'triton' needs the package triton, which is not installed; use auto or torch")
     for module in network.modules():
-        if isinstance(module, Steps):
+        if isinstance(module, (Steps, Mixing)):
             module.backend = backend
 
 
@@ -103,7 +105,7 @@ class _Part:
 
     def obstacle(self, x: Tensor, backend: str, keep: Keep | None) -> str:
         """Why these layers cannot be computed as one; empty where they can."""
-        if any(_has_hooks(layer) for layer in self.layers if keep is None or layer is not self.norm):
+        if any(has_hooks(layer) for layer in self.layers if keep is None or layer is not self.norm):
             return "calls no hooks of layers"
         on_gpu = backend == "triton" or x.device.type == gpu.KIND
         if self.doubled is not None:
@@ -160,7 +162,7 @@ def _leaving_its_bias(layers: list[nn.Module], x: Tensor) -> list[nn.Module]:
     conv, after = first[-1], layers[len(first) :]
     if not isinstance(conv, nn.Conv2d) or not after or _next(after).norm is None:
         return []
-    if conv.bias is None or conv.padding_mode != "zeros" or any(map(_has_hooks, first)):
+    if conv.bias is None or conv.padding_mode != "zeros" or any(map(has_hooks, first)):
         return []
     return first if len(first) == 1 or _is_plain(conv) else []
 
@@ -169,11 +171,6 @@ def _without_bias(conv: nn.Conv2d, x: Tensor, *, doubled: bool) -> Tensor:
     if doubled:
         return doubled_convolution(x, conv.weight, None)
     return convolution(x, conv.weight, conv.stride, conv.padding, conv.dilation, conv.groups)
-
-
-def _has_hooks(layer: nn.Module) -> bool:
-    forward = layer._forward_hooks or layer._forward_pre_hooks
-    return bool(forward or layer._backward_hooks or layer._backward_pre_hooks)
 
 
 def _are_vectors(norm: nn.BatchNorm2d) -> bool:

@@ -20,6 +20,7 @@ from triton.runtime import interpreter
 
 from client.privacy.hooks import per_sample_gradients
 from tests.client.privacy.test_samplers import by_hooks, worst
+from tests.urwkv.ops.scans_alone import interpret_scans
 from tests.urwkv.ops.test_triton_scan import assert_near_reference, inputs, poisoned
 from tests.urwkv.test_lean import stirred
 from urwkv import URWKV, steps
@@ -35,12 +36,14 @@ from urwkv.ops import (
     pair_triton,
     pool_kernels,
     pool_triton,
+    scan_kernels,
 )
 from urwkv.ops import triton_kernels as kernels
 from urwkv.ops.doubling import Doubling, doubled_convolution
 from urwkv.ops.finish import finish
 from urwkv.ops.norm_triton import norm_gelu_triton
 from urwkv.ops.pair import pair
+from urwkv.ops.scans_triton import Cut
 from urwkv.ops.triton_math import normal
 from urwkv.ops.triton_scan import Tiles, biwkv_triton
 from urwkv.steps import Steps
@@ -327,6 +330,23 @@ def compile_finish() -> None:
             compiled(finish_kernels.finish, words, dtype, {"x_ptr", "beside_ptr", "y_ptr"})
 
 
+def compile_scans() -> None:
+    """The scans' operators at the base network's and the small one's widths, for maps of float32 and scans of bf16.
+
+    As launches have it numbers are divisible by 16 where they are, or threads would read one number at a time; and
+    they are constants where they are 1, as sides may be.
+    """
+    forms = [(channels, {}, form) for channels in (256, 128) for form in ((3, 4), (2, 2), (2, 1))]
+    forms += [(4, {"Q": 1, **sides}, (3, 4)) for sides in ({}, {"H": 1}, {"W": 1}, {"H": 1, "W": 1})]
+    mixed = {f"{x}_{i}_ptr" for x in ("x", "dx") for i in range(3)}
+    for channels, ones, (number, scans) in forms:
+        words = {**Cut.of(8, 16, 16, channels).words(), **ones, "maxnreg": None}
+        for kernel in (scan_kernels.mix, scan_kernels.mix_backward):
+            compiled(kernel, {**words, "NUMBER": number, "SCANS": scans}, "bf16", mixed, divisible=True)
+        for kernel in (scan_kernels.gate, scan_kernels.gate_backward):
+            compiled(kernel, words, "bf16", {"r_ptr", "dr_ptr", "out_ptr", "dout_ptr"}, divisible=True)
+
+
 def compile_pairs() -> None:
     """The operator for prediction at the base network's widths."""
     for channels, out, fusion in ((16, 16, False), (16, 32, False), (128, 128, True)):
@@ -369,8 +389,11 @@ def check(kernel, words: dict, channels: int, dtype: str) -> None:
     assert not layouts, f"{kernel}: tokens change threads, which costs barriers"
 
 
-def compiled(kernel, words: dict, dtype: str, maps: set[str]) -> str:
-    """What Triton makes of a kernel, its pointers to `maps` being of that dtype and all others of float32."""
+def compiled(kernel, words: dict, dtype: str, maps: set[str], *, divisible: bool = False) -> str:
+    """What Triton makes of a kernel, its pointers to `maps` being of that dtype and all others of float32.
+
+    `divisible`: all numbers and addresses that it is given are divisible by 16.
+    """
     types = {}
     for name in kernel.arg_names:
         if name in words:
@@ -380,7 +403,12 @@ def compiled(kernel, words: dict, dtype: str, maps: set[str]) -> str:
         else:
             types[name] = "i32"
     constants = {(i,): words[name] for i, name in enumerate(kernel.arg_names) if name in words}
-    source = ASTSource(fn=kernel, signature=types, constexprs=constants)
+    attributes = {
+        (i,): [["tt.divisibility", 16]]
+        for i, name in enumerate(kernel.arg_names)
+        if divisible and types[name] != "constexpr"
+    }
+    source = ASTSource(fn=kernel, signature=types, constexprs=constants, attrs=attributes)
     made = triton.compile(
         source, target=HOPPER, options={name: words[name] for name in ("num_warps", "maxnreg") if words[name]}
     )
@@ -399,8 +427,9 @@ if __name__ == "__main__":
             interpret_pools,
             interpret_finish,
             interpret_lean,
+            interpret_scans,
         ),
-        "compile": (compile_all, compile_norms, compile_pairs, compile_pools, compile_finish),
+        "compile": (compile_all, compile_norms, compile_pairs, compile_pools, compile_finish, compile_scans),
     }
     if sys.argv[1] == "interpret":
         gpu.KIND = "cpu"

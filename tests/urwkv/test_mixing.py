@@ -1,0 +1,193 @@
+"""DARM's mixing of tokens as one operation: its operators beside their definitions, and where they are chosen.
+
+What has no mark computes as written: the operators' numbers without a GPU are tried in `ops.scans_alone`.
+"""
+
+import copy
+
+import pytest
+import torch
+
+from tests.urwkv.ops.test_triton_scan import poisoned
+from urwkv import URWKV, mixing
+from urwkv.darm import DARM
+from urwkv.lean import lean
+from urwkv.leaves import Scale
+from urwkv.mixing import NUMBER, Mixing
+from urwkv.scans import one_order, quad_scan, two_orders, undo_quad_scan
+from urwkv.shift import shift_tokens
+from urwkv.steps import choose
+
+
+def mixings(order, z, mus):
+    """As they are defined, by their words: z mu + z' (1 - mu)."""
+    own, other = order(z), order(z, lambda grid: shift_tokens(grid, "quad"))
+    return [own * mu + other * (1 - mu) for mu in mus]
+
+
+def assert_mixing_is_exact(order, shape, device="cpu", relative=2e-6):
+    torch.manual_seed(0)
+    z = torch.randn(shape, device=device, requires_grad=True)
+    mus = [torch.randn(shape[3], device=device, requires_grad=True) for _ in range(3 if order is quad_scan else 2)]
+    found = mixing.mixed_scans_triton(z, mus, NUMBER[order], torch.float32)
+    gradients = [torch.randn_like(x) for x in found]
+    found += torch.autograd.grad(found, [z, *mus], gradients)
+    wide = [leaf.detach().double().requires_grad_() for leaf in (z, *mus)]
+    expected = mixings(order, wide[0], wide[1:])
+    expected += torch.autograd.grad(expected, wide, [g.double() for g in gradients])
+    for one, exact in zip(found, expected, strict=True):
+        assert one.shape == exact.shape
+        assert (one - exact).abs().max() < relative * max(1, exact.abs().max()), (order.__name__, shape)
+
+
+def assert_gating_is_exact(batch, height, width, channels, device="cpu", relative=2e-6):
+    torch.manual_seed(0)
+    leaves = [torch.randn(batch, 4, height * width, channels, device=device) for _ in "ry"]
+    leaves[0][0, :, 0, :2] = torch.tensor([-200.0, 200.0])
+    r, y = (leaf.requires_grad_() for leaf in leaves)
+    map_ = mixing.gated_average_triton(r, y, height, width, torch.float32)
+    dout = torch.randn_like(map_)
+    wide = [leaf.detach().double().requires_grad_() for leaf in leaves]
+    exact_map = undo_quad_scan(torch.sigmoid(wide[0]) * wide[1], height, width)
+    found = [map_, *torch.autograd.grad(map_, leaves, dout)]
+    expected = [exact_map, *torch.autograd.grad(exact_map, wide, dout.double())]
+    for one, exact in zip(found, expected, strict=True):
+        assert one.shape == exact.shape
+        assert (one - exact).abs().max() < relative * max(1, exact.abs().max()), (height, width, channels)
+
+
+def backends(network):
+    return [module.backend for module in network.modules() if isinstance(module, Mixing)]
+
+
+def test_who_chooses_it():
+    network = URWKV(variant="small")
+    assert backends(network) == ["torch", "torch"]
+    choose(network, "auto")
+    assert backends(network) == ["auto", "auto"]
+    choose(network, "torch")
+    assert backends(lean(network)) == ["auto", "auto"]
+    assert backends(lean(URWKV(variant="small", norm="group"))) == ["auto", "auto"]
+    assert backends(network) == ["torch", "torch"]
+
+
+def test_where_it_cannot_be_it_is_as_written_or_an_error():
+    darm, x = DARM(8, "paper", "quad"), torch.randn(2, 8, 3, 5)
+    written = darm(x)
+    choose(darm, "auto")
+    assert torch.equal(darm(x), written)
+    darm.channel.backend = "triton"
+    with pytest.raises(ValueError, match=r"mixing tokens: backend = 'triton' .*; use auto or torch"):
+        darm(x)
+
+
+# ---- on a GPU
+
+SHAPES = [
+    (2, 3, 5, 12),
+    (1, 1, 4, 32),
+    (3, 7, 1, 4),
+    (2, 1, 1, 16),
+    (2, 9, 5, 260),
+    (8, 16, 16, 256),
+    (1, 48, 40, 128),
+]
+
+
+@pytest.mark.gpu
+@pytest.mark.parametrize("shape", SHAPES)
+@pytest.mark.parametrize("order", [quad_scan, two_orders, one_order])
+def test_equals_its_definition(monkeypatch, order, shape):
+    poisoned(monkeypatch)
+    assert_mixing_is_exact(order, shape, "cuda", 5e-6)
+
+
+@pytest.mark.gpu
+@pytest.mark.parametrize("shape", SHAPES)
+def test_gating_equals_its_definition(monkeypatch, shape):
+    poisoned(monkeypatch)
+    assert_gating_is_exact(*shape, device="cuda")
+
+
+@pytest.mark.gpu
+@pytest.mark.parametrize("dual", ["paper", "aligned", "off"])
+def test_in_bf16_it_is_as_exact_as_darm_is_as_written(dual):
+    torch.manual_seed(0)
+    written = DARM(256, dual, "quad").cuda()
+    exact, chosen = copy.deepcopy(written).double(), copy.deepcopy(written)
+    choose(chosen, "triton")
+    x = torch.randn(4, 256, 16, 12, device="cuda").to(memory_format=torch.channels_last)
+    weights = torch.randn_like(x)
+    results = []
+    for darm in (exact, written, chosen):
+        leaf = x.to(darm.norm_spatial.weight.dtype).requires_grad_()
+        with torch.autocast("cuda", torch.bfloat16, enabled=darm is not exact):
+            y = darm(leaf)
+        (y * weights).sum().backward()
+        results.append([y.detach(), leaf.grad, *(weight.grad for weight in darm.parameters())])
+    for true, theirs, ours in zip(*results, strict=True):
+        off = [(found - true).norm() / true.norm() for found in (theirs, ours)]
+        assert off[1] <= 1.2 * off[0] + 1e-3
+
+
+@pytest.mark.gpu
+def test_results_repeat_to_the_bit_and_in_a_graph():
+    torch.manual_seed(0)
+    darm = DARM(64, "paper", "quad").cuda()
+    choose(darm, "triton")
+    x = torch.randn(3, 64, 9, 7, device="cuda")
+
+    def step():
+        with torch.autocast("cuda", torch.bfloat16):
+            y = darm(x)
+        return y, *torch.autograd.grad(y.square().sum(), list(darm.parameters()))
+
+    expected = step()
+    then = x.clone()
+    x.zero_()
+    torch.cuda.synchronize()
+    graph = torch.cuda.CUDAGraph()
+    with torch.cuda.graph(graph):
+        found = step()
+    x.copy_(then)
+    graph.replay()
+    for one, other in zip(found, expected, strict=True):
+        assert torch.equal(one, other)
+
+
+@pytest.mark.gpu
+def test_the_operators_are_known_to_torch():
+    z = torch.randn(2, 3, 5, 8, device="cuda", requires_grad=True)
+    mus = [torch.randn(8, device="cuda", requires_grad=True) for _ in "kvr"]
+    torch.library.opcheck(torch.ops.fedurwkv.mixed_scans.default, (z, mus, 4, torch.float32))
+    leaves = [torch.randn(2, 4, 15, 8, device="cuda", requires_grad=True) for _ in "ry"]
+    torch.library.opcheck(torch.ops.fedurwkv.gated_average.default, (*leaves, 3, 5, torch.float32))
+
+
+@pytest.mark.gpu
+def test_compiled_whole_under_autocast():
+    torch.manual_seed(0)
+    darm = DARM(32, "paper", "quad").cuda()
+    choose(darm, "triton")
+    x = torch.randn(2, 32, 6, 5, device="cuda")
+    compiled = torch.compile(darm, fullgraph=True)
+    with torch.autocast("cuda", torch.bfloat16):
+        torch.testing.assert_close(compiled(x), darm(x), rtol=3e-2, atol=3e-2)
+        compiled(x).square().sum().backward()
+    found = darm.spatial.mu_k.weight.grad.clone()
+    darm.zero_grad()
+    with torch.autocast("cuda", torch.bfloat16):
+        darm(x).square().sum().backward()
+    assert (found - darm.spatial.mu_k.weight.grad).norm() < 5e-2 * found.norm()
+
+
+@pytest.mark.gpu
+def test_gradients_of_any_layout_are_read():
+    z = torch.randn(2, 3, 5, 8, device="cuda", requires_grad=True)
+    mus = [Scale(torch.rand(8)).cuda().weight for _ in "kv"]
+    x_k, x_v = mixing.mixed_scans_triton(z, mus, 2, torch.float32)
+    turned = torch.randn(2, 2, 8, 15, device="cuda").mT
+    found = torch.autograd.grad([x_k, x_v], [z, *mus], [turned, turned], retain_graph=True)
+    expected = torch.autograd.grad([x_k, x_v], [z, *mus], [turned.contiguous()] * 2)
+    for one, other in zip(found, expected, strict=True):
+        assert torch.equal(one, other)

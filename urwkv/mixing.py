@@ -1,0 +1,71 @@
+"""What both mixes of DARM begin with: the tokens of a map's scans, each mixed with its neighbour.
+
+As it is written, or on a GPU as one operation; and the end of the spatial one likewise.
+"""
+
+from collections.abc import Callable
+
+import torch
+from torch import Tensor, nn
+
+from urwkv.leaves import Scale, has_hooks
+from urwkv.ops import gpu
+from urwkv.ops.biwkv import HAS_TRITON
+from urwkv.scans import one_order, quad_scan, two_orders, undo_quad_scan
+from urwkv.shift import Shift, shift_tokens
+
+if HAS_TRITON:
+    from urwkv.ops.scans_triton import gated_average_triton, mixed_scans_triton
+
+NUMBER = {one_order: 1, two_orders: 2, quad_scan: 4}
+
+
+class Mixing(nn.Module):
+    """A layer that mixes tokens with their neighbours.
+
+    Attributes:
+        backend: "torch": as it is written. "auto": as one operation on a GPU with Triton, for shift "quad", where no
+            leaf has hooks. "triton": as "auto", and an error where that cannot be.
+    """
+
+    backend = "torch"
+
+    def __init__(self, shift: Shift, tokens: Callable[..., Tensor]) -> None:
+        super().__init__()
+        self.shift, self.tokens, self.scans = shift, tokens, NUMBER[tokens]
+
+    def mixed(self, z: Tensor, *mus: Scale) -> list[Tensor]:
+        """z mu + z' (1 - mu) for each mu, z' being the other token: of a map (B, H, W, C), each (B, scans, T, C)."""
+        if self.shift == "quad" and self._at_once(z, *mus):
+            return mixed_scans_triton(z, [mu.weight for mu in mus], self.scans, _dtype_beyond(z))
+        other = self.tokens(z, lambda grid: shift_tokens(grid, self.shift))
+        change = self.tokens(z) - other  # z mu + z' (1 - mu) = z' + (z - z') mu
+        return [other + mu(change) for mu in mus]
+
+    def gated(self, r: Tensor, y: Tensor, height: int, width: int) -> Tensor:
+        """The average over the four scans of sigmoid(r) y, (B, 4, T, C) each, as a map (B, H, W, C)."""
+        if self._at_once(y):
+            return gated_average_triton(r, y, height, width, _dtype_beyond(y))
+        return undo_quad_scan(torch.sigmoid(r) * y, height, width)
+
+    def _at_once(self, x: Tensor, *leaves: Scale) -> bool:
+        if self.backend == "torch":
+            return False
+        obstacle = _obstacle(x, *leaves)
+        if obstacle and self.backend == "triton":
+            raise ValueError(f"mixing tokens: backend = 'triton' {obstacle}; use auto or torch")
+        return not obstacle
+
+
+def _obstacle(x: Tensor, *leaves: Scale) -> str:
+    if not HAS_TRITON:
+        return "needs the package triton, which is not installed"
+    if x.device.type != gpu.KIND or x.dtype == torch.float64:
+        return f"computes in float32 on a GPU, not {x.dtype} on {x.device}"
+    return "calls no hooks of layers" if any(map(has_hooks, leaves)) else ""
+
+
+def _dtype_beyond(x: Tensor) -> torch.dtype:
+    """What the linear layer after this will compute in."""
+    kind = x.device.type
+    return torch.get_autocast_dtype(kind) if torch.is_autocast_enabled(kind) else x.dtype
