@@ -52,7 +52,8 @@ def _tiles(at, row, first, last, stride, channel, inside,
     tiles = ()
     for i in tl.static_range(DEPTH):
         there = (row + i * ROWS + step < last) & inside
-        tiles = tiles + (_load(at + ((row - first + i * ROWS) * stride + step * stride + channel), there, EVEN),)
+        tile = _load(at + ((row - first + i * ROWS) * stride + step * stride + channel), there, EVEN)
+        tiles = tiles + (tile,)
     return tiles
 
 
@@ -236,7 +237,7 @@ def finish_sums(
     parts, weight_ptr, dwb, means, P, C, weight_n, span,
     GROUP: tl.constexpr, BLOCK: tl.constexpr, ROWS: tl.constexpr,
 ):  # fmt: skip
-    """The samples' shares of dweight and dbias, and the means of weight g away rstd and of weight g: (N, 2, C) each."""
+    """The samples' shares of dweight and dbias; the means of weight g away rstd and of weight g: (N, 2, C) each."""
     _, n, channel = _place(C, BLOCK)
     inside = channel < C
     weight = tl.load(weight_ptr + n * weight_n + channel, mask=inside, other=0.0).to(tl.float32)

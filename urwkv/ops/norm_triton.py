@@ -16,18 +16,19 @@ from urwkv.ops import norm_kernels as kernels
 WIDEST = 64
 ELEMENTS = 1024
 IN_FLIGHT = 4
+STEPS = 1024
 SUMMING, WRITING = 2048, 8192
 GELU_NORM = kernels.GELU_NORM.value
 
 
 @dataclass(frozen=True)
 class Cut:
-    """How a kernel cuts a map: N samples of P rows, channels and rows a tile, tiles a step, rows a program: whole steps.
+    """How a kernel cuts a map: N samples of P rows; a tile's channels and rows; tiles a step; rows a program.
 
-    A tile is 8 numbers a thread of four warps. A step's four tiles, of the one or two maps that are read, are under
-    way to a program at once; of a map too small for 1,024 such steps it is one tile, so that many programs share it.
-    What a channel needs is read once a program, of which there are 2,048 where each leaves sums to be summed, and up
-    to 8,192 where maps are written: many rounds of a large GPU, so that the last, which may not fill it, is short.
+    A tile is 8 numbers a thread of four warps. A step reads four tiles at once, of one map or of two; where a map is
+    too small for 1,024 such steps, one tile of each, so that many programs share it. A program takes whole steps, and
+    reads once what a channel needs. Where each leaves sums to be summed there are at most 2,048 of them, where maps
+    are written 8,192: several rounds of a large GPU, of which only the last may not fill it.
     """
 
     samples: int
@@ -47,7 +48,7 @@ class Cut:
         if width < 8:
             width = min(WIDEST, triton.next_power_of_2(channels))
         height, depth = ELEMENTS // width, IN_FLIGHT // maps
-        if batch * channels * x.shape[2] * x.shape[3] < 1024 * depth * ELEMENTS:
+        if samples * rows * channels < STEPS * depth * ELEMENTS:
             depth = 1
         blocks = max(1, programs // (samples * triton.cdiv(channels, width)))
         step = depth * height
@@ -70,12 +71,11 @@ class Cut:
     def finish(self, groups: int) -> tuple[tuple[int, int], dict[str, int]]:
         """The grid and the form of a kernel that takes the blocks' sums: of many blocks, few channels a program."""
         group = self.channels // groups if groups else 1
-        width, height, warps = self.width, ELEMENTS // self.width, 4
-        if self.blocks > 64:
-            width = max(8, group)
-            height, warps = 8192 // width, 8
+        many = self.blocks > 64
+        width = max(8, group) if many else self.width
+        rows = (8192 if many else ELEMENTS) // width
         grid = (triton.cdiv(self.channels, width), self.samples)
-        return grid, {"GROUP": group, "BLOCK": width, "ROWS": height, "num_warps": warps}
+        return grid, {"GROUP": group, "BLOCK": width, "ROWS": rows, "num_warps": 8 if many else 4}
 
 
 def fits(channels: int, groups: int) -> bool:

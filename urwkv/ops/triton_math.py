@@ -21,9 +21,8 @@ def widen(x):
     """x as float32: of a pair of bfloat16, either takes one instruction."""
     if INTERPRETED or x.dtype != tl.bfloat16:
         return x.to(tl.float32)
-    else:
-        asm: tl.constexpr = "shl.b32 $0, $2, 16; and.b32 $1, $2, 0xffff0000;"
-        return tl.inline_asm_elementwise(asm, "=&r,=&r,r", [x], tl.float32, True, 2)
+    asm: tl.constexpr = "shl.b32 $0, $2, 16; and.b32 $1, $2, 0xffff0000;"
+    return tl.inline_asm_elementwise(asm, "=&r,=&r,r", [x], tl.float32, True, 2)
 
 
 @triton.jit
@@ -37,8 +36,8 @@ def exp2_of_negative(x):
 def _beyond(x):
     """exp(-x^2 / 2) and f: the normal distribution's share beyond |x| is their product.
 
-    Abramowitz and Stegun, Handbook of Mathematical Functions, 7.1.26. Of its t = 1 / (1 + q |x|), with q = p / sqrt(2),
-    q t is made, by one addition; its five numbers are divided by 2 q^i accordingly.
+    Abramowitz and Stegun, Handbook of Mathematical Functions, 7.1.26. With q = p / sqrt(2), its q t is made, which
+    takes one addition: 1 / (1 / q + |x|); its five numbers are halved and times q^-i accordingly.
     """
     t = invert(tl.abs(x) + 4.317008499)
     f = tl.fma(t, 795.7301747, -252.3554398)
