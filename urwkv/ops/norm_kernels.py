@@ -3,43 +3,31 @@
 A map is N samples of P rows of C channels, its pixels; all pixels of a batch are one sample to BatchNorm. SHIFTED: a
 number a channel is added first, the bias of the convolution that made the map. Sums are taken in float32, by blocks
 of rows whose number follows from the shape alone, then over the blocks in their order: without atomics, so results
-repeat. ORDER is 0: norm, 1: norm then GELU, 2: GELU then norm. With s the value that the norm is given,
-h = (s - mean) rstd and z = h weight + bias, the gradient g of z reaches s as
+repeat. ORDER is 0: norm, 1: norm then GELU, 2: GELU then norm. With s the value that the norm is given and
+away = s - mean,
 
-    ds = rstd (weight g - mean(weight g) - h mean(weight g h)),
+    z = (rstd weight) away + bias,
 
-its means over what shares the statistics. Samples share weight and bias, or their own lie `weight_n` numbers apart.
+and the gradient g of z reaches s, by its means over what shares the statistics, as
+
+    ds = (rstd weight) g - rstd mean(weight g) - rstd^2 mean(weight g away rstd) away.
+
+What stands before g and away, and beside them, is of a channel alone, and made once a program; where GELU comes last
+or not at all, away = x - (mean - shift). Nothing else cancels, however far the mean is from zero.
+Samples share weight and bias, or their own lie `weight_n` numbers apart.
+
+A program takes `span` rows, DEPTH tiles of ROWS x BLOCK numbers at a time, which it reads before it computes. EVEN:
+P is a multiple of DEPTH ROWS, and C of BLOCK, so that no tile reaches beyond the map.
 """
 
 import triton
 import triton.language as tl
 
-from urwkv.ops.triton_math import gelu, normal
+from urwkv.ops.triton_math import gelu, gelu_and_slope, gelu_slope, widen
 
 NORM: tl.constexpr = tl.constexpr(0)
 NORM_GELU: tl.constexpr = tl.constexpr(1)
 GELU_NORM: tl.constexpr = tl.constexpr(2)
-
-
-@triton.jit
-def _slope(x):
-    """The derivative of GELU."""
-    share, density = normal(x)
-    return share + x * density
-
-
-@triton.jit
-def _shift(shift_ptr, channel, inside, SHIFTED: tl.constexpr):
-    """What is added to the map before all else, by channel."""
-    return tl.load(shift_ptr + channel, mask=inside, other=0.0).to(tl.float32) if SHIFTED else 0.0
-
-
-@triton.jit
-def _given(x, ORDER: tl.constexpr):
-    """What the norm is given."""
-    if ORDER == GELU_NORM:
-        x = gelu(x)
-    return x
 
 
 @triton.jit
@@ -48,6 +36,54 @@ def _place(C, BLOCK: tl.constexpr):
     across = tl.cdiv(C, BLOCK)
     channel = (tl.program_id(0) % across) * BLOCK + tl.arange(0, BLOCK)
     return tl.program_id(0) // across, tl.program_id(1), channel
+
+
+@triton.jit
+def _load(at, there, EVEN: tl.constexpr):
+    """As float32; 0 where there is nothing."""
+    return widen(tl.load(at) if EVEN else tl.load(at, mask=there, other=0.0))
+
+
+@triton.jit
+def _tiles(at, row, first, last, stride, channel, inside,
+           EVEN: tl.constexpr, ROWS: tl.constexpr, DEPTH: tl.constexpr):  # fmt: skip
+    """The next DEPTH tiles of a map whose block begins at `at` with row `first`."""
+    step = tl.arange(0, ROWS)[:, None]
+    tiles = ()
+    for i in tl.static_range(DEPTH):
+        there = (row + i * ROWS + step < last) & inside
+        tile = _load(at + ((row - first + i * ROWS) * stride + step * stride + channel), there, EVEN)
+        tiles = tiles + (tile,)
+    return tiles
+
+
+@triton.jit
+def _shift(shift_ptr, channel, inside, SHIFTED: tl.constexpr, EVEN: tl.constexpr):
+    """What is added to the map before all else, by channel."""
+    return _load(shift_ptr + channel, inside, EVEN) if SHIFTED else 0.0
+
+
+@triton.jit
+def _scale(rstd_ptr, weight_ptr, bias_ptr, n, C, weight_n, channel, inside, EVEN: tl.constexpr):
+    """1 / deviation, that times weight, and bias, by channel."""
+    rstd = _load(rstd_ptr + n * C + channel, inside, EVEN)
+    weight = _load(weight_ptr + n * weight_n + channel, inside, EVEN)
+    return rstd, rstd * weight, _load(bias_ptr + n * weight_n + channel, inside, EVEN)
+
+
+@triton.jit
+def _center(mean_ptr, shift, n, C, channel, inside, ORDER: tl.constexpr, EVEN: tl.constexpr):
+    """What `_away` takes off: the mean, and with it the shift where no GELU stands between them."""
+    mean = _load(mean_ptr + n * C + channel, inside, EVEN)
+    return mean if ORDER == GELU_NORM else mean - shift
+
+
+@triton.jit
+def _away(x, shift, center, ORDER: tl.constexpr):
+    """What the norm is given, less its mean."""
+    if ORDER == GELU_NORM:
+        x = gelu(x + shift)
+    return x - center
 
 
 @triton.jit
@@ -62,7 +98,8 @@ def _of_group(x, BLOCK: tl.constexpr, GROUP: tl.constexpr):
 @triton.jit
 def moments(
     x_ptr, shift_ptr, parts, P, C, span,
-    SHIFTED: tl.constexpr, ORDER: tl.constexpr, BLOCK: tl.constexpr, ROWS: tl.constexpr,
+    SHIFTED: tl.constexpr, ORDER: tl.constexpr, EVEN: tl.constexpr,
+    BLOCK: tl.constexpr, ROWS: tl.constexpr, DEPTH: tl.constexpr,
 ):  # fmt: skip
     """Of each block of `span` rows: its mean, and the squares about it, (N, blocks, 2, C).
 
@@ -73,18 +110,21 @@ def moments(
     first = block * span
     last = tl.minimum(first + span, P)
     begin = x_ptr + (n.to(tl.int64) * P + first) * C
-    shift = _shift(shift_ptr, channel, inside, SHIFTED)
-    about = _given(tl.load(begin + channel, mask=inside, other=0.0).to(tl.float32) + shift, ORDER)
-    within = tl.arange(0, ROWS)[:, None] * C + channel
+    shift = _shift(shift_ptr, channel, inside, SHIFTED, EVEN)
+    about = _away(_load(begin + channel, inside, EVEN), shift, 0.0, ORDER)
     sums, squares = tl.zeros((ROWS, BLOCK), tl.float32), tl.zeros((ROWS, BLOCK), tl.float32)
-    for row in range(first, last, ROWS):
-        there = (row + tl.arange(0, ROWS)[:, None] < last) & inside
-        x = tl.load(x_ptr + (n.to(tl.int64) * P + row) * C + within, mask=there, other=0.0).to(tl.float32)
-        away = tl.where(there, _given(x + shift, ORDER) - about, 0.0)
-        sums += away
-        squares += away * away
+    for row in range(first, last, DEPTH * ROWS):
+        xs = _tiles(begin, row, first, last, C, channel, inside, EVEN, ROWS, DEPTH)
+        for i in tl.static_range(DEPTH):
+            away = _away(xs[i], shift, about, ORDER)
+            if not EVEN:
+                away = tl.where((row + i * ROWS + tl.arange(0, ROWS)[:, None] < last) & inside, away, 0.0)
+            sums += away
+            squares = tl.fma(away, away, squares)
     count = (last - first).to(tl.float32)
     sum_ = tl.sum(sums, 0)
+    if ORDER != GELU_NORM:
+        about += shift
     at = parts + (n * tl.cdiv(P, span) + block) * 2 * C + channel
     tl.store(at, about + sum_ / count, mask=inside)
     tl.store(at + C, tl.maximum(tl.sum(squares, 0) - sum_ * sum_ / count, 0.0), mask=inside)
@@ -99,21 +139,24 @@ def finish_moments(
     _, n, channel = _place(C, BLOCK)
     inside = channel < C
     blocks = tl.cdiv(P, span)
-    total = tl.zeros((BLOCK,), tl.float32)
-    for b in range(0, blocks, ROWS):
-        block = b + tl.arange(0, ROWS)[:, None]
-        part = tl.load(parts + (n * blocks + block) * 2 * C + channel, mask=(block < blocks) & inside, other=0.0)
-        total += tl.sum(part * tl.minimum(span, P - block * span).to(tl.float32), 0)
-    own = total / P
-    mean = _of_group(own, BLOCK, GROUP) / GROUP
-    squares = tl.zeros((BLOCK,), tl.float32)
+    begin = parts + n * blocks * 2 * C + channel
+    about = tl.load(begin, mask=inside, other=0.0)
+    total = tl.zeros((ROWS, BLOCK), tl.float32)
     for b in range(0, blocks, ROWS):
         block = b + tl.arange(0, ROWS)[:, None]
         there = (block < blocks) & inside
-        at = parts + (n * blocks + block) * 2 * C + channel
-        away = tl.where(there, tl.load(at, mask=there, other=0.0) - mean, 0.0)
-        count = tl.minimum(span, P - block * span).to(tl.float32)
-        squares += tl.sum(tl.load(at + C, mask=there, other=0.0) + away * away * count, 0)
+        part = tl.load(begin + block * 2 * C, mask=there, other=0.0)
+        total += tl.where(there, (part - about) * tl.minimum(span, P - block * span).to(tl.float32), 0.0)
+    own = about + tl.sum(total, 0) / P
+    mean = _of_group(own, BLOCK, GROUP) / GROUP
+    total = tl.zeros((ROWS, BLOCK), tl.float32)
+    for b in range(0, blocks, ROWS):
+        block = b + tl.arange(0, ROWS)[:, None]
+        there = (block < blocks) & inside
+        away = tl.where(there, tl.load(begin + block * 2 * C, mask=there, other=0.0) - mean, 0.0)
+        total += tl.load(begin + block * 2 * C + C, mask=there, other=0.0)
+        total += away * away * tl.minimum(span, P - block * span).to(tl.float32)
+    squares = tl.sum(total, 0)
     squares = _of_group(squares, BLOCK, GROUP)
     tl.store(mean_ptr + n * C + channel, mean, mask=inside)
     tl.store(rstd_ptr + n * C + channel, 1.0 / tl.sqrt_rn(squares / (P * GROUP) + eps), mask=inside)
@@ -126,58 +169,67 @@ def finish_moments(
 
 @triton.jit
 def apply(
-    x_ptr, shift_ptr, mean_ptr, rstd_ptr, weight_ptr, bias_ptr, y_ptr, P, C, weight_n,
-    SHIFTED: tl.constexpr, ORDER: tl.constexpr, BLOCK: tl.constexpr, ROWS: tl.constexpr,
+    x_ptr, shift_ptr, mean_ptr, rstd_ptr, weight_ptr, bias_ptr, y_ptr, P, C, weight_n, span,
+    SHIFTED: tl.constexpr, ORDER: tl.constexpr, EVEN: tl.constexpr,
+    BLOCK: tl.constexpr, ROWS: tl.constexpr, DEPTH: tl.constexpr,
 ):  # fmt: skip
     """Norm and GELU of the map, in the order that is asked for."""
     block, n, channel = _place(C, BLOCK)
     inside = channel < C
-    mean = tl.load(mean_ptr + n * C + channel, mask=inside, other=0.0)
-    rstd = tl.load(rstd_ptr + n * C + channel, mask=inside, other=0.0)
-    weight = tl.load(weight_ptr + n * weight_n + channel, mask=inside, other=0.0).to(tl.float32)
-    bias = tl.load(bias_ptr + n * weight_n + channel, mask=inside, other=0.0).to(tl.float32)
-    row = block * ROWS + tl.arange(0, ROWS)[:, None]
-    there = (row < P) & inside
-    begin = (n.to(tl.int64) * P + block * ROWS) * C
-    within = tl.arange(0, ROWS)[:, None] * C + channel
-    x = tl.load(x_ptr + begin + within, mask=there, other=0.0).to(tl.float32)
-    x += _shift(shift_ptr, channel, inside, SHIFTED)
-    z = (_given(x, ORDER) - mean) * rstd * weight + bias
-    if ORDER == NORM_GELU:
-        z = gelu(z)
-    tl.store(y_ptr + begin + within, z.to(y_ptr.dtype.element_ty), mask=there)
+    first = block * span
+    last = tl.minimum(first + span, P)
+    begin = (n.to(tl.int64) * P + first) * C
+    shift = _shift(shift_ptr, channel, inside, SHIFTED, EVEN)
+    center = _center(mean_ptr, shift, n, C, channel, inside, ORDER, EVEN)
+    _, scale, bias = _scale(rstd_ptr, weight_ptr, bias_ptr, n, C, weight_n, channel, inside, EVEN)
+    step = tl.arange(0, ROWS)[:, None]
+    for row in range(first, last, DEPTH * ROWS):
+        xs = _tiles(x_ptr + begin, row, first, last, C, channel, inside, EVEN, ROWS, DEPTH)
+        for i in tl.static_range(DEPTH):
+            z = tl.fma(_away(xs[i], shift, center, ORDER), scale, bias)
+            if ORDER == NORM_GELU:
+                z = gelu(z)
+            _store(y_ptr + begin + ((row - first + i * ROWS) * C + step * C + channel), z,
+                   (row + i * ROWS + step < last) & inside, EVEN)  # fmt: skip
+
+
+@triton.jit
+def _store(at, x, there, EVEN: tl.constexpr):
+    if EVEN:
+        tl.store(at, x.to(at.dtype.element_ty))
+    else:
+        tl.store(at, x.to(at.dtype.element_ty), mask=there)
 
 
 @triton.jit
 def sums(
     x_ptr, shift_ptr, dy_ptr, mean_ptr, rstd_ptr, weight_ptr, bias_ptr, parts, P, C, weight_n, dy_row, span,
-    SHIFTED: tl.constexpr, ORDER: tl.constexpr, BLOCK: tl.constexpr, ROWS: tl.constexpr,
+    SHIFTED: tl.constexpr, ORDER: tl.constexpr, EVEN: tl.constexpr,
+    BLOCK: tl.constexpr, ROWS: tl.constexpr, DEPTH: tl.constexpr,
 ):  # fmt: skip
-    """Of each block of `span` rows: the sums of g and of g h, (N, blocks, 2, C)."""
+    """Of each block of `span` rows: the sums of g and of g away rstd, (N, blocks, 2, C)."""
     block, n, channel = _place(C, BLOCK)
     inside = channel < C
-    mean = tl.load(mean_ptr + n * C + channel, mask=inside, other=0.0)
-    rstd = tl.load(rstd_ptr + n * C + channel, mask=inside, other=0.0)
-    weight = tl.load(weight_ptr + n * weight_n + channel, mask=inside, other=0.0).to(tl.float32)
-    bias = tl.load(bias_ptr + n * weight_n + channel, mask=inside, other=0.0).to(tl.float32)
-    shift = _shift(shift_ptr, channel, inside, SHIFTED)
     first = block * span
     last = tl.minimum(first + span, P)
-    step = tl.arange(0, ROWS)[:, None]
-    gs, ghs = tl.zeros((ROWS, BLOCK), tl.float32), tl.zeros((ROWS, BLOCK), tl.float32)
-    for row in range(first, last, ROWS):
-        there = (row + step < last) & inside
-        begin = n.to(tl.int64) * P + row
-        x = tl.load(x_ptr + begin * C + step * C + channel, mask=there, other=0.0).to(tl.float32)
-        g = tl.load(dy_ptr + begin * dy_row + step * dy_row + channel, mask=there, other=0.0).to(tl.float32)
-        h = (_given(x + shift, ORDER) - mean) * rstd
-        if ORDER == NORM_GELU:
-            g = g * _slope(h * weight + bias)
-        gs += g
-        ghs += g * h
+    begin = n.to(tl.int64) * P + first
+    shift = _shift(shift_ptr, channel, inside, SHIFTED, EVEN)
+    center = _center(mean_ptr, shift, n, C, channel, inside, ORDER, EVEN)
+    rstd, scale, bias = _scale(rstd_ptr, weight_ptr, bias_ptr, n, C, weight_n, channel, inside, EVEN)
+    g_sum, away_sum = tl.zeros((ROWS, BLOCK), tl.float32), tl.zeros((ROWS, BLOCK), tl.float32)
+    for row in range(first, last, DEPTH * ROWS):
+        xs = _tiles(x_ptr + begin * C, row, first, last, C, channel, inside, EVEN, ROWS, DEPTH)
+        gs = _tiles(dy_ptr + begin * dy_row, row, first, last, dy_row, channel, inside, EVEN, ROWS, DEPTH)
+        for i in tl.static_range(DEPTH):
+            away = _away(xs[i], shift, center, ORDER)
+            g = gs[i]
+            if ORDER == NORM_GELU:
+                g = g * gelu_slope(tl.fma(away, scale, bias))
+            g_sum += g
+            away_sum = tl.fma(g, away, away_sum)
     at = parts + (n * tl.cdiv(P, span) + block) * 2 * C + channel
-    tl.store(at, tl.sum(gs, 0), mask=inside)
-    tl.store(at + C, tl.sum(ghs, 0), mask=inside)
+    tl.store(at, tl.sum(g_sum, 0), mask=inside)
+    tl.store(at + C, tl.sum(away_sum, 0) * rstd, mask=inside)
 
 
 @triton.jit
@@ -185,18 +237,19 @@ def finish_sums(
     parts, weight_ptr, dwb, means, P, C, weight_n, span,
     GROUP: tl.constexpr, BLOCK: tl.constexpr, ROWS: tl.constexpr,
 ):  # fmt: skip
-    """The samples' shares of dweight and dbias, and the means of weight g h and of weight g: (N, 2, C) each."""
+    """The samples' shares of dweight and dbias; the means of weight g away rstd and of weight g: (N, 2, C) each."""
     _, n, channel = _place(C, BLOCK)
     inside = channel < C
     weight = tl.load(weight_ptr + n * weight_n + channel, mask=inside, other=0.0).to(tl.float32)
     blocks = tl.cdiv(P, span)
-    g, gh = tl.zeros((BLOCK,), tl.float32), tl.zeros((BLOCK,), tl.float32)
+    gs, ghs = tl.zeros((ROWS, BLOCK), tl.float32), tl.zeros((ROWS, BLOCK), tl.float32)
     for b in range(0, blocks, ROWS):
         block = b + tl.arange(0, ROWS)[:, None]
         there = (block < blocks) & inside
         at = parts + (n * blocks + block) * 2 * C + channel
-        g += tl.sum(tl.load(at, mask=there, other=0.0), 0)
-        gh += tl.sum(tl.load(at + C, mask=there, other=0.0), 0)
+        gs += tl.load(at, mask=there, other=0.0)
+        ghs += tl.load(at + C, mask=there, other=0.0)
+    g, gh = tl.sum(gs, 0), tl.sum(ghs, 0)
     at = n * 2 * C + channel
     tl.store(dwb + at, gh, mask=inside)
     tl.store(dwb + at + C, g, mask=inside)
@@ -206,31 +259,43 @@ def finish_sums(
 
 @triton.jit
 def apply_backward(
-    x_ptr, shift_ptr, dy_ptr, mean_ptr, rstd_ptr, weight_ptr, bias_ptr, means, dx_ptr, tiles, P, C, weight_n, dy_row,
-    SHIFTED: tl.constexpr, ORDER: tl.constexpr, BLOCK: tl.constexpr, ROWS: tl.constexpr,
+    x_ptr, shift_ptr, dy_ptr, mean_ptr, rstd_ptr, weight_ptr, bias_ptr, means, dx_ptr, parts, P, C, weight_n, dy_row,
+    span,
+    SHIFTED: tl.constexpr, SUMMED: tl.constexpr, ORDER: tl.constexpr, EVEN: tl.constexpr,
+    BLOCK: tl.constexpr, ROWS: tl.constexpr, DEPTH: tl.constexpr,
 ):  # fmt: skip
-    """The gradient of the map, and where it is SHIFTED the sums of each tile of rows, (N, tiles, C)."""
+    """The gradient of the map, and if SUMMED its sums over each block of `span` rows, (N, blocks, C)."""
     block, n, channel = _place(C, BLOCK)
     inside = channel < C
-    mean = tl.load(mean_ptr + n * C + channel, mask=inside, other=0.0)
-    rstd = tl.load(rstd_ptr + n * C + channel, mask=inside, other=0.0)
-    weight = tl.load(weight_ptr + n * weight_n + channel, mask=inside, other=0.0).to(tl.float32)
-    bias = tl.load(bias_ptr + n * weight_n + channel, mask=inside, other=0.0).to(tl.float32)
-    mean_gh = tl.load(means + n * 2 * C + channel, mask=inside, other=0.0)
-    mean_g = tl.load(means + n * 2 * C + C + channel, mask=inside, other=0.0)
+    first = block * span
+    last = tl.minimum(first + span, P)
+    begin = n.to(tl.int64) * P + first
+    shift = _shift(shift_ptr, channel, inside, SHIFTED, EVEN)
+    center = _center(mean_ptr, shift, n, C, channel, inside, ORDER, EVEN)
+    rstd, scale, bias = _scale(rstd_ptr, weight_ptr, bias_ptr, n, C, weight_n, channel, inside, EVEN)
+    # negative, for to Triton a change of sign is a subtraction from 0
+    tilt = -rstd * rstd * _load(means + n * 2 * C + channel, inside, EVEN)
+    level = -rstd * _load(means + n * 2 * C + C + channel, inside, EVEN)
     step = tl.arange(0, ROWS)[:, None]
-    there = (block * ROWS + step < P) & inside
-    begin = n.to(tl.int64) * P + block * ROWS
-    x = tl.load(x_ptr + begin * C + step * C + channel, mask=there, other=0.0).to(tl.float32)
-    g = tl.load(dy_ptr + begin * dy_row + step * dy_row + channel, mask=there, other=0.0).to(tl.float32)
-    x += _shift(shift_ptr, channel, inside, SHIFTED)
-    h = (_given(x, ORDER) - mean) * rstd
-    if ORDER == NORM_GELU:
-        g = g * _slope(h * weight + bias)
-    dx = rstd * (weight * g - mean_g - h * mean_gh)
-    if ORDER == GELU_NORM:
-        dx = dx * _slope(x)
-    tl.store(dx_ptr + begin * C + step * C + channel, dx.to(dx_ptr.dtype.element_ty), mask=there)
-    if SHIFTED:
-        at = tiles + (n * tl.cdiv(P, ROWS) + block).to(tl.int64) * C + channel
-        tl.store(at, tl.sum(tl.where(there, dx, 0.0), 0), mask=inside)
+    total = tl.zeros((ROWS, BLOCK), tl.float32)
+    for row in range(first, last, DEPTH * ROWS):
+        xs = _tiles(x_ptr + begin * C, row, first, last, C, channel, inside, EVEN, ROWS, DEPTH)
+        gs = _tiles(dy_ptr + begin * dy_row, row, first, last, dy_row, channel, inside, EVEN, ROWS, DEPTH)
+        for i in tl.static_range(DEPTH):
+            g = gs[i]
+            if ORDER == GELU_NORM:
+                s, slope = gelu_and_slope(xs[i] + shift)
+                away = s - center
+            else:
+                away = xs[i] - center
+            if ORDER == NORM_GELU:
+                g = g * gelu_slope(tl.fma(away, scale, bias))
+            dx = tl.fma(g, scale, tl.fma(away, tilt, level))
+            if ORDER == GELU_NORM:
+                dx = dx * slope
+            there = (row + i * ROWS + step < last) & inside
+            _store(dx_ptr + begin * C + ((row - first + i * ROWS) * C + step * C + channel), dx, there, EVEN)
+            if SUMMED:
+                total += dx if EVEN else tl.where(there, dx, 0.0)
+    if SUMMED:
+        tl.store(parts + (n * tl.cdiv(P, span) + block).to(tl.int64) * C + channel, tl.sum(total, 0), mask=inside)

@@ -14,16 +14,21 @@ from torch import Tensor
 from urwkv.ops import norm_kernels as kernels
 
 WIDEST = 64
-ELEMENTS = 2048
-PROGRAMS = 1024
+ELEMENTS = 1024
+IN_FLIGHT = 4
+STEPS = 1024
+SUMMING, WRITING = 2048, 8192
+GELU_NORM = kernels.GELU_NORM.value
 
 
 @dataclass(frozen=True)
 class Cut:
-    """How a map is cut: N samples of P rows, channels and rows a tile, and rows a block of sums: whole tiles.
+    """How a kernel cuts a map: N samples of P rows; a tile's channels and rows; tiles a step; rows a program.
 
-    A tile is 16 numbers a thread of four warps. Blocks are so many that 1,024 programs, eight for each processor of
-    a large GPU, share a map.
+    A tile is 8 numbers a thread of four warps. A step reads four tiles at once, of one map or of two; where a map is
+    too small for 1,024 such steps, one tile of each, so that many programs share it. A program takes whole steps, and
+    reads once what a channel needs. Where each leaves sums to be summed there are at most 2,048 of them, where maps
+    are written 8,192: several rounds of a large GPU, of which only the last may not fill it.
     """
 
     samples: int
@@ -31,37 +36,46 @@ class Cut:
     channels: int
     width: int
     height: int
+    depth: int
     span: int
 
     @classmethod
-    def of(cls, x: Tensor, groups: int) -> "Cut":
-        """The cut of a map (B, C, H, W); groups 0: the statistics are of the batch."""
+    def of(cls, x: Tensor, groups: int, *, maps: int, programs: int) -> "Cut":
+        """The cut of a map (B, C, H, W), read alone or with another; groups 0: the statistics are of the batch."""
         batch, channels, rows = x.shape[0], x.shape[1], x.shape[2] * x.shape[3]
         samples, rows = (batch, rows) if groups else (1, batch * rows)
         width = min(WIDEST, channels & -channels)
         if width < 8:
             width = min(WIDEST, triton.next_power_of_2(channels))
-        height = ELEMENTS // width
-        blocks = max(1, PROGRAMS // (samples * triton.cdiv(channels, width)))
-        return cls(samples, rows, channels, width, height, triton.cdiv(triton.cdiv(rows, blocks), height) * height)
+        height, depth = ELEMENTS // width, IN_FLIGHT // maps
+        if samples * rows * channels < STEPS * depth * ELEMENTS:
+            depth = 1
+        blocks = max(1, programs // (samples * triton.cdiv(channels, width)))
+        step = depth * height
+        return cls(samples, rows, channels, width, height, depth, triton.cdiv(triton.cdiv(rows, blocks), step) * step)
 
     @property
     def blocks(self) -> int:
         return -(-self.rows // self.span)
 
-    def grid(self, blocks: int) -> tuple[int, int]:
-        return (blocks * triton.cdiv(self.channels, self.width), self.samples)
-
     @property
-    def tiles(self) -> tuple[int, int]:
-        return self.grid(triton.cdiv(self.rows, self.height))
-
-    def words(self) -> dict[str, int]:
-        return {"BLOCK": self.width, "ROWS": self.height, "num_warps": 4}
+    def grid(self) -> tuple[int, int]:
+        return (self.blocks * triton.cdiv(self.channels, self.width), self.samples)
 
     def form(self, shift: Tensor | None, order: int) -> dict[str, int]:
         """Of the kernels that read maps."""
-        return {"SHIFTED": shift is not None, "ORDER": order, **self.words()}
+        even = self.rows % (self.depth * self.height) == 0 and self.channels % self.width == 0
+        tiles = {"BLOCK": self.width, "ROWS": self.height, "DEPTH": self.depth, "num_warps": 4}
+        return {"SHIFTED": shift is not None, "ORDER": order, "EVEN": even, **tiles}
+
+    def finish(self, groups: int) -> tuple[tuple[int, int], dict[str, int]]:
+        """The grid and the form of a kernel that takes the blocks' sums: of many blocks, few channels a program."""
+        group = self.channels // groups if groups else 1
+        many = self.blocks > 64
+        width = max(8, group) if many else self.width
+        rows = (8192 if many else ELEMENTS) // width
+        grid = (triton.cdiv(self.channels, width), self.samples)
+        return grid, {"GROUP": group, "BLOCK": width, "ROWS": rows, "num_warps": 8 if many else 4}
 
 
 def fits(channels: int, groups: int) -> bool:
@@ -84,19 +98,19 @@ def _moments(
     order: int,
 ) -> tuple[Tensor, Tensor]:
     """Mean and 1 / sqrt(variance + eps) for each sample and channel, (N, C) float32."""
-    cut = Cut.of(x, groups)
+    cut = Cut.of(x, groups, maps=1, programs=SUMMING)
     mean, rstd = _empty_moments(x, groups)
     parts = torch.empty(cut.samples, cut.blocks, 2, cut.channels, dtype=torch.float32, device=x.device)
     running = running_mean is not None
-    group = cut.channels // groups if groups else 1
+    finish, form = cut.finish(groups)
     with torch.cuda.device_of(x):  # type: ignore[no-untyped-call]  # where Triton launches
-        kernels.moments[cut.grid(cut.blocks)](
+        kernels.moments[cut.grid](
             x, x if shift is None else shift, parts, cut.rows, cut.channels, cut.span,
             **cut.form(shift, order),
         )  # fmt: skip
-        kernels.finish_moments[cut.grid(1)](
+        kernels.finish_moments[finish](
             parts, mean, rstd, running_mean if running else mean, running_var if running else rstd,
-            cut.rows, cut.channels, cut.span, eps, momentum, RUNNING=running, GROUP=group, **cut.words(),
+            cut.rows, cut.channels, cut.span, eps, momentum, RUNNING=running, **form,
         )  # fmt: skip
     return mean, rstd
 
@@ -126,11 +140,11 @@ def _norm_gelu(
     groups: int,
     order: int,
 ) -> Tensor:
-    cut, y = Cut.of(x, groups), _like(x)
+    cut, y = Cut.of(x, groups, maps=1, programs=WRITING), _like(x)
     with torch.cuda.device_of(x):  # type: ignore[no-untyped-call]
-        kernels.apply[cut.tiles](
+        kernels.apply[cut.grid](
             x, x if shift is None else shift, mean, rstd, weight, bias, y,
-            cut.rows, cut.channels, _apart(weight, bias),
+            cut.rows, cut.channels, _apart(weight, bias), cut.span,
             **cut.form(shift, order),
         )  # fmt: skip
     return y
@@ -157,34 +171,41 @@ def _backward(
     groups: int,
     order: int,
 ) -> tuple[Tensor, Tensor, Tensor]:
-    """dx; the samples' shares of dweight and dbias, (N, 2, C), and the tiles' of dshift, (N, tiles, C), float32."""
-    cut = Cut.of(x, groups)
+    """dx; the samples' shares of dweight and dbias, (N, 2, C), and the blocks' of dshift, (N, blocks, C), float32.
+
+    A BatchNorm takes a shift that comes right before it away again: its gradient is 0, the sum of no blocks.
+    """
     dy, dy_row = _by_rows(dy)
-    dx, dwb, tiles = _empty_gradients(x, shift, cut)
+    dx, dwb, shares = _empty_gradients(x, shift, groups, order)
     means = torch.empty_like(dwb)
+    cut = Cut.of(x, groups, maps=2, programs=SUMMING)
     parts = torch.empty(cut.samples, cut.blocks, 2, cut.channels, dtype=torch.float32, device=x.device)
-    group = cut.channels // groups if groups else 1
+    finish, form = cut.finish(groups)
     sizes = cut.rows, cut.channels, _apart(weight, bias)
-    map_ = x, x if shift is None else shift, dy
-    form = cut.form(shift, order)
+    given = x, x if shift is None else shift, dy, mean, rstd, weight, bias
+    write = Cut.of(x, groups, maps=2, programs=WRITING)
     with torch.cuda.device_of(x):  # type: ignore[no-untyped-call]
-        kernels.sums[cut.grid(cut.blocks)](*map_, mean, rstd, weight, bias, parts, *sizes, dy_row, cut.span, **form)
-        kernels.finish_sums[cut.grid(1)](parts, weight, dwb, means, *sizes, cut.span, GROUP=group, **cut.words())
-        kernels.apply_backward[cut.tiles](*map_, mean, rstd, weight, bias, means, dx, tiles, *sizes, dy_row, **form)
-    return dx, dwb, tiles
+        kernels.sums[cut.grid](*given, parts, *sizes, dy_row, cut.span, **cut.form(shift, order))
+        kernels.finish_sums[finish](parts, weight, dwb, means, *sizes, cut.span, **form)
+        kernels.apply_backward[write.grid](
+            *given, means, dx, shares, *sizes, dy_row, write.span,
+            SUMMED=shares.shape[1] > 0, **write.form(shift, order),
+        )  # fmt: skip
+    return dx, dwb, shares
 
 
-def _empty_gradients(x: Tensor, shift: Tensor | None, cut: Cut) -> tuple[Tensor, Tensor, Tensor]:
-    tiles = 0 if shift is None else triton.cdiv(cut.rows, cut.height)
-    shapes = (cut.samples, 2, cut.channels), (cut.samples, tiles, cut.channels)
-    dwb, parts = (torch.empty(shape, dtype=torch.float32, device=x.device) for shape in shapes)
-    return _like(x), dwb, parts
+def _empty_gradients(x: Tensor, shift: Tensor | None, groups: int, order: int) -> tuple[Tensor, Tensor, Tensor]:
+    cut = Cut.of(x, groups, maps=2, programs=WRITING)
+    moved = shift is not None and (groups > 0 or order == GELU_NORM)
+    shapes = (cut.samples, 2, cut.channels), (cut.samples, cut.blocks if moved else 0, cut.channels)
+    dwb, shares = (torch.empty(shape, dtype=torch.float32, device=x.device) for shape in shapes)
+    return _like(x), dwb, shares
 
 
 @_backward.register_fake
 def _(x: Tensor, shift: Tensor | None, *others: Any) -> tuple[Tensor, Tensor, Tensor]:
-    *_, groups, _ = others
-    return _empty_gradients(x, shift, Cut.of(x, groups))
+    *_, groups, order = others
+    return _empty_gradients(x, shift, groups, order)
 
 
 def _apart(weight: Tensor, bias: Tensor) -> int:
@@ -211,8 +232,8 @@ def _keep(ctx: Any, inputs: tuple[Any, ...], output: Tensor) -> None:
 
 def _differentiate(ctx: Any, dy: Tensor) -> tuple[Tensor | None, ...]:
     x, shift, mean, rstd, weight, bias = ctx.saved_tensors
-    dx, dwb, tiles = _backward(x, shift, dy, mean, rstd, weight, bias, ctx.groups, ctx.order)
-    dshift = None if shift is None else tiles.sum((0, 1)).to(shift.dtype)
+    dx, dwb, shares = _backward(x, shift, dy, mean, rstd, weight, bias, ctx.groups, ctx.order)
+    dshift = None if shift is None else shares.sum((0, 1)).to(shift.dtype)
     dweight, dbias = dwb.unbind(1) if weight.ndim == 2 else dwb.sum(0)
     return dx, dshift, None, None, dweight.to(weight.dtype), dbias.to(bias.dtype), None, None
 

@@ -17,19 +17,64 @@ def invert(x):
 
 
 @triton.jit
-def normal(x):
-    """The normal distribution's share below x, off by less than 4e-7, and its density at x.
+def widen(x):
+    """x as float32: of a pair of bfloat16, either takes one instruction."""
+    if INTERPRETED or x.dtype != tl.bfloat16:
+        return x.to(tl.float32)
+    asm: tl.constexpr = "shl.b32 $0, $2, 16; and.b32 $1, $2, 0xffff0000;"
+    return tl.inline_asm_elementwise(asm, "=&r,=&r,r", [x], tl.float32, True, 2)
 
-    Both are of one exponential: the share by Abramowitz and Stegun, Handbook of Mathematical Functions, 7.1.26.
+
+@triton.jit
+def exp2_of_negative(x):
+    """2^x of an x <= 0 in one instruction, to 2 ulp: what is below the least normal number is 0."""
+    asm: tl.constexpr = "ex2.approx.ftz.f32 $0, $1;"
+    return tl.exp2(x) if INTERPRETED else tl.inline_asm_elementwise(asm, "=r,r", [x], tl.float32, True, 1)
+
+
+@triton.jit
+def _beyond(x):
+    """exp(-x^2 / 2) and f: the normal distribution's share beyond |x| is their product.
+
+    Abramowitz and Stegun, Handbook of Mathematical Functions, 7.1.26. With q = p / sqrt(2), its q t is made, which
+    takes one addition: 1 / (1 / q + |x|); its five numbers are halved and times q^-i accordingly.
     """
-    bell = tl.exp2(x * x * -0.7213475204444817)
-    t = invert(1.0 + tl.abs(x) * 0.2316418882)
-    beyond = 0.7107068705 + t * (-0.7265760135 + t * 0.5307027145)
-    beyond = bell * t * (0.127414796 + t * (-0.142248368 + t * beyond))
-    return tl.where(x < 0, beyond, 1.0 - beyond), bell * 0.3989422804014327
+    t = invert(tl.abs(x) + 4.317008499)
+    f = tl.fma(t, 795.7301747, -252.3554398)
+    f = tl.fma(t, f, 57.1793514)
+    f = tl.fma(t, f, -2.651020583)
+    return exp2_of_negative(x * x * -0.7213475204444817), t * tl.fma(t, f, 0.5500507572)
+
+
+@triton.jit
+def _below(x, beyond):
+    """The share below x, from that beyond |x|."""
+    return tl.where(x < 0, beyond, 1.0 - beyond)
+
+
+@triton.jit
+def normal(x):
+    """The normal distribution's share below x, off by less than 4e-7, and its density at x."""
+    bell, f = _beyond(x)
+    return _below(x, bell * f), bell * 0.3989422804014327
 
 
 @triton.jit
 def gelu(x):
-    """Exact GELU, of `normal`'s share."""
-    return x * normal(x)[0]
+    """Exact GELU of a finite x, as max(x, 0) less |x| times the share beyond |x|."""
+    bell, f = _beyond(x)
+    return tl.fma(-(tl.abs(x) * bell), f, tl.maximum(x, 0.0))
+
+
+@triton.jit
+def gelu_slope(x):
+    """The derivative of GELU, the share below x and x times the density, by what is beyond |x| in both."""
+    bell, f = _beyond(x)
+    return _below(x, bell * tl.fma(tl.abs(x), -0.3989422804014327, f))
+
+
+@triton.jit
+def gelu_and_slope(x):
+    """GELU of x and its derivative."""
+    share, density = normal(x)
+    return x * share, tl.fma(x, density, share)
