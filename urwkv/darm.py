@@ -46,7 +46,7 @@ class SpatialMix(Mixing):
         x_k, x_v, x_r = self.mixed(z, self.mu_k, self.mu_v, self.mu_r)
         k, v, r = self.key(x_k), self.value(x_v), self.receptance(x_r)
         tokens = height * width
-        y = self.norm(self.biwkv(self.decay(z) / tokens, self.first(z) / tokens, k, v))
+        y = self.normed(self.norm, self.biwkv(self.decay(z) / tokens, self.first(z) / tokens, k, v))
         out: Tensor = self.output(self.gated(r, y, height, width))
         return out
 
@@ -66,7 +66,7 @@ class ChannelMix(Mixing):
 
     def forward(self, z: Tensor) -> Tensor:
         x_k, x_r = self.mixed(z, self.mu_k, self.mu_r)
-        h = self.norm(torch.relu(self.key(x_k)).square())
+        h = self.squared(self.norm, self.key(x_k))
         out: Tensor = torch.sigmoid(self.receptance(x_r)) * self.value(h)
         return out
 

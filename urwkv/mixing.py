@@ -1,6 +1,6 @@
-"""What both mixes of DARM begin with: the tokens of a map's scans, each mixed with its neighbour.
+"""What both mixes of DARM have in common, as it is written or on a GPU as one operation each.
 
-As it is written, or on a GPU as one operation; and the end of the spatial one likewise.
+The tokens of a map's scans, each mixed with its neighbour; their norm; and the end of the spatial mix.
 """
 
 from collections.abc import Callable
@@ -16,6 +16,7 @@ from urwkv.shift import Shift, shift_tokens
 
 if HAS_TRITON:
     from urwkv.ops.scans_triton import gated_average_triton, mixed_scans_triton
+    from urwkv.ops.token_triton import fits, token_norm_triton
 
 NUMBER = {one_order: 1, two_orders: 2, quad_scan: 4}
 
@@ -42,13 +43,28 @@ class Mixing(nn.Module):
         change = self.tokens(z) - other  # z mu + z' (1 - mu) = z' + (z - z') mu
         return [other + mu(change) for mu in mus]
 
+    def normed(self, norm: nn.LayerNorm, x: Tensor) -> Tensor:
+        """LayerNorm of tokens (..., C); float32 under autocast."""
+        kind = x.device.type
+        return self._normed(norm, x, torch.float32 if torch.is_autocast_enabled(kind) else x.dtype, squared=False)
+
+    def squared(self, norm: nn.LayerNorm, x: Tensor) -> Tensor:
+        """LayerNorm of relu(x)^2, tokens (..., C), for a linear layer."""
+        return self._normed(norm, x, _dtype_beyond(x), squared=True)
+
+    def _normed(self, norm: nn.LayerNorm, x: Tensor, dtype: torch.dtype, *, squared: bool) -> Tensor:
+        if self._at_once(x, norm) and fits(x.shape[-1]):
+            return token_norm_triton(x, norm.weight, norm.bias, eps=norm.eps, squared=squared, dtype=dtype)
+        y: Tensor = norm(torch.relu(x).square() if squared else x)
+        return y
+
     def gated(self, r: Tensor, y: Tensor, height: int, width: int) -> Tensor:
         """The average over the four scans of sigmoid(r) y, (B, 4, T, C) each, as a map (B, H, W, C)."""
         if self._at_once(y):
             return gated_average_triton(r, y, height, width, _dtype_beyond(y))
         return undo_quad_scan(torch.sigmoid(r) * y, height, width)
 
-    def _at_once(self, x: Tensor, *leaves: Scale) -> bool:
+    def _at_once(self, x: Tensor, *leaves: nn.Module) -> bool:
         if self.backend == "torch":
             return False
         obstacle = _obstacle(x, *leaves)
@@ -57,7 +73,7 @@ class Mixing(nn.Module):
         return not obstacle
 
 
-def _obstacle(x: Tensor, *leaves: Scale) -> str:
+def _obstacle(x: Tensor, *leaves: nn.Module) -> str:
     if not HAS_TRITON:
         return "needs the package triton, which is not installed"
     if x.device.type != gpu.KIND or x.dtype == torch.float64:

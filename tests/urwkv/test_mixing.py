@@ -56,6 +56,23 @@ def assert_gating_is_exact(batch, height, width, channels, device="cpu", relativ
         assert (one - exact).abs().max() < relative * max(1, exact.abs().max()), (height, width, channels)
 
 
+def assert_norm_is_exact(shape, squared, device="cpu", relative=3e-6):
+    torch.manual_seed(0)
+    x = torch.randn(shape, device=device, requires_grad=True)
+    norm = torch.nn.LayerNorm(shape[-1]).to(device)
+    torch.nn.init.normal_(norm.weight)
+    torch.nn.init.normal_(norm.bias)
+    y = mixing.token_norm_triton(x, norm.weight, norm.bias, eps=norm.eps, squared=squared, dtype=torch.float32)
+    dy = torch.randn_like(y)
+    exact, wide = copy.deepcopy(norm).double(), x.detach().double().requires_grad_()
+    exact_y = exact(torch.relu(wide).square() if squared else wide)
+    found = [y, *torch.autograd.grad(y, [x, *norm.parameters()], dy)]
+    expected = [exact_y, *torch.autograd.grad(exact_y, [wide, *exact.parameters()], dy.double())]
+    for one, true in zip(found, expected, strict=True):
+        assert one.shape == true.shape
+        assert (one - true).abs().max() < relative * max(1, true.abs().max()), (shape, squared)
+
+
 def backends(network):
     return [module.backend for module in network.modules() if isinstance(module, Mixing)]
 
@@ -107,6 +124,14 @@ def test_equals_its_definition(monkeypatch, order, shape):
 def test_gating_equals_its_definition(monkeypatch, shape):
     poisoned(monkeypatch)
     assert_gating_is_exact(*shape, device="cuda")
+
+
+@pytest.mark.gpu
+@pytest.mark.parametrize("squared", [False, True])
+@pytest.mark.parametrize("shape", [(2, 4, 256, 256), (2, 2, 15, 1024), (70, 1, 100, 24), (3, 5), (1, 1, 1, 3000)])
+def test_the_norm_of_tokens_equals_its_definition(monkeypatch, shape, squared):
+    poisoned(monkeypatch)
+    assert_norm_is_exact(shape, squared, "cuda", 5e-6)
 
 
 @pytest.mark.gpu
@@ -162,6 +187,8 @@ def test_the_operators_are_known_to_torch():
     torch.library.opcheck(torch.ops.fedurwkv.mixed_scans.default, (z, mus, 4, torch.float32))
     leaves = [torch.randn(2, 4, 15, 8, device="cuda", requires_grad=True) for _ in "ry"]
     torch.library.opcheck(torch.ops.fedurwkv.gated_average.default, (*leaves, 3, 5, torch.float32))
+    x, weight, bias = (torch.randn(*shape, device="cuda", requires_grad=True) for shape in ((3, 40), (40,), (40,)))
+    torch.library.opcheck(torch.ops.fedurwkv.token_norm.default, (x, weight, bias, 1e-5, True, torch.float32))
 
 
 @pytest.mark.gpu

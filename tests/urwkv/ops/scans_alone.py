@@ -1,6 +1,7 @@
 """The operators of the scans in Triton's interpreter, for `triton_alone`: their numbers, and DARM with them."""
 
 import copy
+import itertools
 from collections.abc import Iterator
 from contextlib import contextmanager
 from unittest import mock
@@ -9,13 +10,14 @@ import pytest
 import torch
 
 from tests.urwkv.ops.test_triton_scan import poisoned
-from tests.urwkv.test_mixing import assert_gating_is_exact, assert_mixing_is_exact
+from tests.urwkv.test_mixing import assert_gating_is_exact, assert_mixing_is_exact, assert_norm_is_exact
 from urwkv import URWKV, mixing
 from urwkv.darm import DARM, ChannelMix
 from urwkv.leaves import Scale
 from urwkv.mixing import Mixing
-from urwkv.ops import scans_triton
+from urwkv.ops import scans_triton, token_triton
 from urwkv.ops.scans_triton import Cut, gated_average_triton, mixed_scans_triton
+from urwkv.ops.token_triton import token_norm_triton
 from urwkv.scans import one_order, quad_scan, two_orders, undo_quad_scan
 
 
@@ -30,11 +32,31 @@ def interpret_scans() -> None:
         patch.setattr(scans_triton, "PROGRAMS", 16)  # two blocks of sums, of two tiles and of a part of one
         assert Cut.of(1, 9, 5, 260) == Cut(1, 9, 5, quarter=65, channels=64, pixels=16, span=32)
         assert_mixing_is_exact(quad_scan, (1, 9, 5, 260))
+    interpret_norms_of_tokens()
     assert_network_learns_the_same("paper", "auto")
     assert_network_learns_the_same("off", "triton")
     assert_leaves_with_hooks_are_called()
     assert_scans_are_in_autocasts_dtype()
     assert_scans_are_known_to_torch()
+
+
+def interpret_norms_of_tokens() -> None:
+    """Of several rows a program and one, which fill their programs or not, and channels that are no power of two."""
+    with pytest.MonkeyPatch.context() as patch:
+        poisoned(patch)
+        patch.setattr(token_triton, "PROGRAMS", 3)
+        for shape, squared in itertools.product(((2, 4, 5, 24), (7, 1024), (1, 3000), (3, 8)), (False, True)):
+            assert_norm_is_exact(shape, squared)
+    x, weight = torch.randn(2, 5, 8), torch.ones(8)
+    norm = torch.nn.LayerNorm(8)
+    layer = Mixing("quad", quad_scan)
+    layer.backend = "triton"
+    with torch.autocast("cpu", torch.float16):
+        assert [layer.normed(norm, x.half()).dtype, layer.squared(norm, x).dtype] == [torch.float32, torch.float16]
+    assert layer.normed(norm, x.half()).dtype == torch.float16
+    empty = torch.empty(0, 8, requires_grad=True)
+    y = token_norm_triton(empty, weight.requires_grad_(), weight, eps=1e-5, squared=True, dtype=torch.float32)
+    assert torch.autograd.grad(y.sum(), weight)[0].eq(0).all()
 
 
 def assert_network_learns_the_same(dual: str, backend: str) -> None:
@@ -46,7 +68,7 @@ def assert_network_learns_the_same(dual: str, backend: str) -> None:
     images = torch.randn(2, 3, 48, 80)
     with scans_counted() as found:
         logits = model(images)
-    assert found == ["mixed", "gated", "mixed"]
+    assert found == ["mixed", "normed", "gated", "mixed", "normed"]
     expected = exact(images.double())
     assert (logits - expected).abs().max() < 1e-4 * expected.abs().max()
     logits.square().mean().backward()
@@ -66,7 +88,7 @@ def assert_leaves_with_hooks_are_called() -> None:
     handle = darm.spatial.mu_v.register_forward_hook(lambda *_: seen.append("mu_v"))
     with scans_counted() as found:
         torch.testing.assert_close(darm(x), expected)
-    assert (found, seen) == (["gated", "mixed"], ["mu_v"])
+    assert (found, seen) == (["normed", "gated", "mixed", "normed"], ["mu_v"])
     darm.spatial.backend = "triton"
     with pytest.raises(ValueError, match="backend = 'triton' calls no hooks of layers; use auto or torch"):
         darm(x)
@@ -76,7 +98,7 @@ def assert_leaves_with_hooks_are_called() -> None:
         other.spatial.backend = other.channel.backend = "auto"
         with scans_counted() as found:
             other(torch.randn(2, 16, 4, 4))
-        assert found == ["gated"]
+        assert found == ["normed", "gated", "normed"]
 
 
 def assert_scans_are_in_autocasts_dtype() -> None:
@@ -117,7 +139,7 @@ def assert_scans_are_known_to_torch() -> None:
 
     with scans_counted() as found:
         torch.compile(both, fullgraph=True, backend="aot_eager")(z).backward()
-    assert found == ["mixed", "gated"]  # at once, not in the pieces of a broken graph
+    assert found == ["mixed", "normed", "gated"]  # at once, not in the pieces of a broken graph
     (written(z).sum() + written.gated(r, y, 3, 5).sum()).backward()
     for (name, one), other in zip(channel.named_parameters(), written.parameters(), strict=True):
         torch.testing.assert_close(one.grad, other.grad, msg=name)
@@ -138,10 +160,11 @@ def scans_counted() -> Iterator[list[str]]:
     found: list[str] = []
 
     def noting(word: str, operator):
-        return lambda *tensors: found.append(word) or operator(*tensors)
+        return lambda *tensors, **words: found.append(word) or operator(*tensors, **words)
 
     with (
         mock.patch.object(mixing, "mixed_scans_triton", noting("mixed", mixed_scans_triton)),
         mock.patch.object(mixing, "gated_average_triton", noting("gated", gated_average_triton)),
+        mock.patch.object(mixing, "token_norm_triton", noting("normed", token_norm_triton)),
     ):
         yield found

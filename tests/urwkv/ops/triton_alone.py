@@ -38,6 +38,8 @@ from urwkv.ops import (
     pool_kernels,
     pool_triton,
     scan_kernels,
+    token_kernels,
+    token_triton,
 )
 from urwkv.ops import triton_kernels as kernels
 from urwkv.ops.doubling import Doubling, doubled_convolution
@@ -392,6 +394,17 @@ def compile_scans() -> None:
             compiled(kernel, words, "bf16", {"r_ptr", "dr_ptr", "out_ptr", "dout_ptr"}, divisible=True)
 
 
+def compile_norms_of_tokens() -> None:
+    """Of scans and of the wide tokens of channel mixing, at the base network's widths."""
+    for (channels, squared), dtype in itertools.product(
+        ((256, False), (1024, True), (3000, False)), ("fp32", "bf16")
+    ):
+        *_, words = token_triton.cut(65536, channels)
+        words = {**words, "SQUARED": squared, "maxnreg": None}
+        for kernel in (token_kernels.forward, token_kernels.backward):
+            compiled(kernel, words, dtype, {"x_ptr", "y_ptr", "dy_ptr", "dx_ptr"}, divisible=True)
+
+
 def compile_pairs() -> None:
     """The operator for prediction at the base network's widths."""
     for channels, out, fusion in ((16, 16, False), (16, 32, False), (128, 128, True)):
@@ -450,12 +463,12 @@ def compiled(kernel, words: dict, dtype: str, maps: set[str], *, divisible: bool
         elif name.endswith(("_ptr", "blocks")) or name in ("parts", "means"):
             types[name] = f"*{dtype}" if name in maps else "*fp32"
         else:
-            types[name] = "i32"
+            types[name] = "fp32" if name == "eps" else "i32"
     constants = {(i,): words[name] for i, name in enumerate(kernel.arg_names) if name in words}
     attributes = {
         (i,): [["tt.divisibility", 16]]
         for i, name in enumerate(kernel.arg_names)
-        if divisible and types[name] != "constexpr"
+        if divisible and types[name] not in ("constexpr", "fp32")
     }
     source = ASTSource(fn=kernel, signature=types, constexprs=constants, attrs=attributes)
     made = triton.compile(
@@ -479,7 +492,15 @@ if __name__ == "__main__":
             interpret_lean,
             interpret_scans,
         ),
-        "compile": (compile_all, compile_norms, compile_pairs, compile_pools, compile_finish, compile_scans),
+        "compile": (
+            compile_all,
+            compile_norms,
+            compile_pairs,
+            compile_pools,
+            compile_finish,
+            compile_scans,
+            compile_norms_of_tokens,
+        ),
     }
     if sys.argv[1] == "interpret":
         gpu.KIND = "cpu"
