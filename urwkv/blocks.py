@@ -56,8 +56,9 @@ class ShallowSASE(nn.Module):
         self.residual = cin == cout
 
     def forward(self, x: Tensor) -> Tensor:
-        mixed: Tensor = self.mix(x + self.detail(x))
-        return mixed + x if self.residual else mixed
+        detailed = self.detail.plus(x, beside=x)
+        mixed: Tensor = self.mix.plus(detailed, beside=x) if self.residual else self.mix(detailed)
+        return mixed
 
 
 class DeepSASE(nn.Module):

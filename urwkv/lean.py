@@ -98,8 +98,15 @@ class Finished(nn.Module):
             self.register_buffer(name, None if tensor is None else tensor.detach().to(bias.dtype))
 
     def forward(self, x: Tensor) -> Tensor:
+        return self._finish(x, None)
+
+    def plus(self, x: Tensor, beside: Tensor) -> Tensor:
+        """See `urwkv.steps.Steps`."""
+        return self._finish(x, beside)
+
+    def _finish(self, x: Tensor, beside: Tensor | None) -> Tensor:
         line = None if self.scale is None or self.shift is None else (self.scale, self.shift)
-        return finish(self.conv(x), self.bias, gelu=self.gelu, line=line)
+        return finish(self.conv(x), self.bias, gelu=self.gelu, line=line, beside=beside)
 
 
 def lean(model: URWKV, dtype: torch.dtype | None = None) -> URWKV:

@@ -9,6 +9,7 @@ import ctypes
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import partial
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -21,7 +22,7 @@ from urwkv.ops.doubling import Doubling, doubled_convolution
 from urwkv.ops.grouped import convolution
 
 if HAS_TRITON:
-    from urwkv.ops.norm_triton import fits, norm_gelu_triton
+    from urwkv.ops.norm_triton import fits, lies_beside, norm_gelu_triton
     from urwkv.ops.pool_triton import max_pool_triton
 
 BACKENDS = ("torch", "auto", "triton")
@@ -53,6 +54,16 @@ class Steps(nn.Sequential):
         if self.backend == "torch":
             out: Tensor = super().forward(x)  # type: ignore[no-untyped-call]
             return out
+        return self._joined(x)
+
+    def plus(self, x: Tensor, beside: Tensor) -> Tensor:
+        """What becomes of a map, and the map `beside` added; on a GPU a norm that comes last adds it on the way."""
+        if self.backend == "torch" or has_hooks(self):
+            out: Tensor = self(x) + beside
+            return out
+        return self._joined(x, beside)
+
+    def _joined(self, x: Tensor, beside: Tensor | None = None) -> Tensor:
         layers = list(self)
         shift: Tensor | None = None
         while layers:
@@ -66,10 +77,12 @@ class Steps(nn.Sequential):
                 raise ValueError(f"norm and GELU: backend = 'triton' {obstacle}; use auto or torch")
             if obstacle:
                 x = layers[0](x if shift is None else x + shift.to(x.dtype)[:, None, None])
+            elif beside is not None and len(part.layers) == len(layers) and part.adds(x, beside):
+                x, beside = part.at_once(x, shift, self.keep, beside), None
             else:
                 x = part.at_once(x, shift, self.keep)
             shift, layers = None, layers[1 if obstacle else len(part.layers) :]
-        return x
+        return x if beside is None else x + beside
 
 
 def choose(network: nn.Module, backend: str) -> None:
@@ -132,15 +145,19 @@ class _Part:
             return "needs weights, running statistics and a momentum"
         return "" if on_gpu or _are_vectors(self.norm) else "reads weights and statistics in float32, side by side"
 
-    def at_once(self, x: Tensor, shift: Tensor | None, keep: Keep | None) -> Tensor:
-        """Of the map, to which `shift` is added first where a norm is on a GPU."""
+    def adds(self, x: Tensor, beside: Tensor) -> bool:
+        """Whether these layers, which can be computed as one, add another map on the way."""
+        return self.norm is not None and x.device.type == gpu.KIND and lies_beside(x, beside)
+
+    def at_once(self, x: Tensor, shift: Tensor | None, keep: Keep | None, beside: Tensor | None = None) -> Tensor:
+        """Of the map; where a norm is on a GPU `shift` is added first, and `beside` last."""
         if self.doubled is not None:
             return doubled_convolution(x, self.doubled.weight, self.doubled.bias)
         if self.pools:
             y: Tensor = max_pool_triton(x)
             return y
         assert self.norm is not None
-        return _norm_gelu(self.norm, self.order, x, shift, keep)
+        return _norm_gelu(self.norm, self.order, x, shift, beside, keep)
 
 
 def _next(layers: list[nn.Module]) -> _Part:
@@ -224,23 +241,27 @@ def _obstacle_on_cpu(x: Tensor) -> str:
 
 
 def _norm_gelu(
-    norm: nn.BatchNorm2d | nn.GroupNorm, order: int, x: Tensor, shift: Tensor | None, keep: Keep | None
+    norm: nn.BatchNorm2d | nn.GroupNorm,
+    order: int,
+    x: Tensor,
+    shift: Tensor | None,
+    beside: Tensor | None,
+    keep: Keep | None,
 ) -> Tensor:
+    words: dict[str, Any] = {"order": order, "eps": norm.eps}
     if isinstance(norm, nn.GroupNorm):
         weight, bias = (_for_samples(part, len(x), keep) if keep else part for part in (norm.weight, norm.bias))
-        return norm_gelu_triton(x, weight, bias, order=order, eps=norm.eps, shift=shift, groups=norm.num_groups)
+        return norm_gelu_triton(x, weight, bias, shift=shift, beside=beside, groups=norm.num_groups, **words)
     assert norm.num_batches_tracked is not None
     assert norm.running_mean is not None
     assert norm.running_var is not None
     norm.num_batches_tracked.add_(1)
-    running, momentum = (norm.running_mean, norm.running_var), norm.momentum or 0.0
+    words |= {"running": (norm.running_mean, norm.running_var), "momentum": norm.momentum or 0.0}
     if x.device.type == gpu.KIND:
-        return norm_gelu_triton(
-            x, norm.weight, norm.bias, order=order, eps=norm.eps, shift=shift, running=running, momentum=momentum
-        )
+        return norm_gelu_triton(x, norm.weight, norm.bias, shift=shift, beside=beside, **words)
     from urwkv.ops.norm_numba import norm_gelu_numba  # which compiles: who does not train does not wait for it
 
-    return norm_gelu_numba(x, norm.weight, norm.bias, order=order, eps=norm.eps, running=running, momentum=momentum)
+    return norm_gelu_numba(x, norm.weight, norm.bias, **words)
 
 
 def _for_samples(vector: nn.Parameter, samples: int, keep: Keep) -> Tensor:

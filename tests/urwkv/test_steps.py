@@ -139,6 +139,19 @@ def test_on_a_cpu_layers_are_as_written_where_something_is_in_the_way():
     assert "conv_transpose2d" not in graphs[0]
 
 
+@pytest.mark.parametrize("backend", ["torch", "auto"])
+def test_a_map_beside_is_added_and_hooks_are_called(backend):
+    chain = Steps(nn.Conv2d(4, 4, 1), nn.GELU(), nn.BatchNorm2d(4)).to(memory_format=torch.channels_last)
+    chain.backend = backend
+    x, beside = (torch.randn(2, 4, 3, 3).to(memory_format=torch.channels_last) for _ in "ab")
+    expected = chain(x) + beside
+    torch.testing.assert_close(chain.plus(x, beside), expected)
+    seen = []
+    chain.register_forward_hook(lambda *_: seen.append("hook"))
+    torch.testing.assert_close(chain.plus(x, beside), expected)
+    assert seen == ["hook"]
+
+
 @pytest.mark.gpu
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
 @pytest.mark.parametrize("shape", [(2, 16, 33, 47), (3, 160, 32, 32), (4, 640, 8, 8), (8, 64, 128, 128)])

@@ -169,11 +169,11 @@ def finish_moments(
 
 @triton.jit
 def apply(
-    x_ptr, shift_ptr, mean_ptr, rstd_ptr, weight_ptr, bias_ptr, y_ptr, P, C, weight_n, span,
-    SHIFTED: tl.constexpr, ORDER: tl.constexpr, EVEN: tl.constexpr,
+    x_ptr, shift_ptr, beside_ptr, mean_ptr, rstd_ptr, weight_ptr, bias_ptr, y_ptr, P, C, weight_n, span,
+    SHIFTED: tl.constexpr, BESIDE: tl.constexpr, ORDER: tl.constexpr, EVEN: tl.constexpr,
     BLOCK: tl.constexpr, ROWS: tl.constexpr, DEPTH: tl.constexpr,
 ):  # fmt: skip
-    """Norm and GELU of the map, in the order that is asked for."""
+    """Norm and GELU of the map, in the order that is asked for; and the map BESIDE, added."""
     block, n, channel = _place(C, BLOCK)
     inside = channel < C
     first = block * span
@@ -185,10 +185,14 @@ def apply(
     step = tl.arange(0, ROWS)[:, None]
     for row in range(first, last, DEPTH * ROWS):
         xs = _tiles(x_ptr + begin, row, first, last, C, channel, inside, EVEN, ROWS, DEPTH)
+        if BESIDE:
+            others = _tiles(beside_ptr + begin, row, first, last, C, channel, inside, EVEN, ROWS, DEPTH)
         for i in tl.static_range(DEPTH):
             z = tl.fma(_away(xs[i], shift, center, ORDER), scale, bias)
             if ORDER == NORM_GELU:
                 z = gelu(z)
+            if BESIDE:
+                z += others[i]
             _store(y_ptr + begin + ((row - first + i * ROWS) * C + step * C + channel), z,
                    (row + i * ROWS + step < last) & inside, EVEN)  # fmt: skip
 

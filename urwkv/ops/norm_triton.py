@@ -86,6 +86,12 @@ def fits(channels: int, groups: int) -> bool:
     return group & (group - 1) == 0 and width >= 8 and group <= width
 
 
+def lies_beside(x: Tensor, beside: Tensor) -> bool:
+    """Whether a map can be added to what becomes of `x` on the way."""
+    alike = (beside.shape, beside.dtype, beside.device) == (x.shape, x.dtype, x.device)
+    return alike and beside.is_contiguous(memory_format=torch.channels_last)
+
+
 @torch.library.custom_op("fedurwkv::moments", mutates_args=("running_mean", "running_var"))
 def _moments(
     x: Tensor,
@@ -133,6 +139,7 @@ def _(x: Tensor, *others: Any) -> tuple[Tensor, Tensor]:
 def _norm_gelu(
     x: Tensor,
     shift: Tensor | None,
+    beside: Tensor | None,
     mean: Tensor,
     rstd: Tensor,
     weight: Tensor,
@@ -140,12 +147,12 @@ def _norm_gelu(
     groups: int,
     order: int,
 ) -> Tensor:
-    cut, y = Cut.of(x, groups, maps=1, programs=WRITING), _like(x)
+    cut, y = Cut.of(x, groups, maps=1 if beside is None else 2, programs=WRITING), _like(x)
     with torch.cuda.device_of(x):  # type: ignore[no-untyped-call]
         kernels.apply[cut.grid](
-            x, x if shift is None else shift, mean, rstd, weight, bias, y,
+            x, x if shift is None else shift, x if beside is None else beside, mean, rstd, weight, bias, y,
             cut.rows, cut.channels, _apart(weight, bias), cut.span,
-            **cut.form(shift, order),
+            BESIDE=beside is not None, **cut.form(shift, order),
         )  # fmt: skip
     return y
 
@@ -226,8 +233,9 @@ def _by_rows(dy: Tensor) -> tuple[Tensor, int]:
 
 
 def _keep(ctx: Any, inputs: tuple[Any, ...], output: Tensor) -> None:
-    *tensors, ctx.groups, ctx.order = inputs
-    ctx.save_for_backward(*tensors)
+    x, shift, beside, *tensors, ctx.groups, ctx.order = inputs
+    ctx.save_for_backward(x, shift, *tensors)
+    ctx.beside = beside is not None
 
 
 def _differentiate(ctx: Any, dy: Tensor) -> tuple[Tensor | None, ...]:
@@ -235,7 +243,17 @@ def _differentiate(ctx: Any, dy: Tensor) -> tuple[Tensor | None, ...]:
     dx, dwb, shares = _backward(x, shift, dy, mean, rstd, weight, bias, ctx.groups, ctx.order)
     dshift = None if shift is None else shares.sum((0, 1)).to(shift.dtype)
     dweight, dbias = dwb.unbind(1) if weight.ndim == 2 else dwb.sum(0)
-    return dx, dshift, None, None, dweight.to(weight.dtype), dbias.to(bias.dtype), None, None
+    return (
+        dx,
+        dshift,
+        dy if ctx.beside else None,
+        None,
+        None,
+        dweight.to(weight.dtype),
+        dbias.to(bias.dtype),
+        None,
+        None,
+    )
 
 
 _norm_gelu.register_autograd(_differentiate, setup_context=_keep)
@@ -249,6 +267,7 @@ def norm_gelu_triton(
     order: int,
     eps: float,
     shift: Tensor | None = None,
+    beside: Tensor | None = None,
     groups: int = 0,
     running: tuple[Tensor, Tensor] | None = None,
     momentum: float = 0.0,
@@ -260,6 +279,7 @@ def norm_gelu_triton(
         weight, bias: (C,), or of GroupNorm (B, C), each sample's own, whose gradients then are each sample's own.
         order: 0: norm alone, 1: norm then GELU, 2: GELU then norm.
         shift: (C,), what is added to the map first.
+        beside: a map that is added last, such that `lies_beside`.
         groups: of GroupNorm, such that `fits`; 0: BatchNorm's statistics, over the batch.
         running: mean and variance that move towards the batch's, the variance unbiased, by `momentum`; float32.
 
@@ -268,5 +288,5 @@ def norm_gelu_triton(
     """
     still = None if shift is None else shift.detach()
     mean, rstd = _moments(x.detach(), still, *(running or (None, None)), momentum, eps, groups, order)
-    y: Tensor = _norm_gelu(x, shift, mean, rstd, weight, bias, groups, order)
+    y: Tensor = _norm_gelu(x, shift, beside, mean, rstd, weight, bias, groups, order)
     return y

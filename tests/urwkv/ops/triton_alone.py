@@ -185,6 +185,7 @@ def interpret_chains() -> None:
             assert_chain_is_exact(chain, [True])
     tanh = Steps(nn.Conv2d(8, 16, 1), make_norm(16, "batch"), nn.GELU(approximate="tanh"))
     assert_chain_is_exact(tanh, [])  # as it is written, with the bias that the convolution left
+    assert_another_map_is_added()
     assert_samples_are_exact(("",))
     assert_samples_are_exact(("fuse", "head"))
     assert_a_layer_is_used_once()
@@ -210,6 +211,27 @@ def assert_chain_is_exact(chain: Steps, shifted: list[bool]) -> None:
         assert one.grad is None or (one.grad - other.grad).norm() < 1e-5 * whole, name
     for (name, one), other in zip(chain.named_buffers(), exact.buffers(), strict=True):
         torch.testing.assert_close(one, other.to(one.dtype), msg=name)
+
+
+def assert_another_map_is_added() -> None:
+    """By the norm that comes last, where the map is like its own; else by torch, and to the same numbers."""
+    x, other = (torch.randn(3, 16, 5, 6).to(memory_format=torch.channels_last).requires_grad_() for _ in "ab")
+    ends = ((nn.GELU(), make_norm(16, "batch")), (make_norm(16, "group"), nn.GELU()), (nn.GELU(),))
+    for end, beside in itertools.product(ends, (other, other.detach().contiguous(), other.detach().double())):
+        chain = Steps(nn.Conv2d(16, 16, 3, padding=1), *end)
+        exact = nn.Sequential(*copy.deepcopy(chain)).double()
+        chain.to(memory_format=torch.channels_last).backend = "auto"
+        with mock.patch.object(steps, "norm_gelu_triton", wraps=steps.norm_gelu_triton) as joined:
+            y = chain.plus(x, beside)
+        assert [call.kwargs["beside"] is beside for call in joined.call_args_list] == [beside is other] * (
+            len(end) - 1
+        )
+        z = exact(x.double()) + beside
+        torch.testing.assert_close(y.double(), z, rtol=1e-4, atol=1e-4)
+        leaves = [leaf for leaf in (x, beside) if leaf.requires_grad]
+        found, expected = (torch.autograd.grad(out.square().sum(), leaves) for out in (y, z))
+        for one, true in zip(found, expected, strict=True):
+            torch.testing.assert_close(one, true, rtol=1e-4, atol=1e-3)
 
 
 def assert_samples_are_exact(trainable: tuple[str, ...]) -> None:
@@ -435,8 +457,9 @@ def compile_norms() -> None:
     for order, shifted, dtype, (even, depth) in itertools.product(orders, (False, True), numbers, forms):
         words = {"BLOCK": 16, "ROWS": 64, "DEPTH": depth, "EVEN": even, "ORDER": order, "SHIFTED": shifted}
         for kernel in kernels_of_maps:
-            form = {**words, "SUMMED": shifted} if kernel is norm_kernels.apply_backward else words
-            maps = {"x_ptr", "y_ptr", "dy_ptr", "dx_ptr"}
+            own = {norm_kernels.apply: "BESIDE", norm_kernels.apply_backward: "SUMMED"}
+            form = {**words, own[kernel]: shifted} if kernel in own else words
+            maps = {"x_ptr", "beside_ptr", "y_ptr", "dy_ptr", "dx_ptr"}
             compiled(kernel, {**form, "num_warps": 4, "maxnreg": None}, dtype, maps)
 
 
