@@ -45,15 +45,16 @@ class Mixing(nn.Module):
 
     def normed(self, norm: nn.LayerNorm, x: Tensor) -> Tensor:
         """LayerNorm of tokens (..., C); float32 under autocast."""
-        kind = x.device.type
-        return self._normed(norm, x, torch.float32 if torch.is_autocast_enabled(kind) else x.dtype, squared=False)
+        return self._normed(norm, x, squared=False)
 
     def squared(self, norm: nn.LayerNorm, x: Tensor) -> Tensor:
         """LayerNorm of relu(x)^2, tokens (..., C), for a linear layer."""
-        return self._normed(norm, x, _dtype_beyond(x), squared=True)
+        return self._normed(norm, x, squared=True)
 
-    def _normed(self, norm: nn.LayerNorm, x: Tensor, dtype: torch.dtype, *, squared: bool) -> Tensor:
+    def _normed(self, norm: nn.LayerNorm, x: Tensor, *, squared: bool) -> Tensor:
         if self._at_once(x, norm) and fits(x.shape[-1]):
+            autocast = torch.is_autocast_enabled(x.device.type)
+            dtype = _dtype_beyond(x) if squared or not autocast else torch.float32
             return token_norm_triton(x, norm.weight, norm.bias, eps=norm.eps, squared=squared, dtype=dtype)
         y: Tensor = norm(torch.relu(x).square() if squared else x)
         return y
