@@ -37,7 +37,9 @@ class Cut:
     span: int
 
     @classmethod
-    def of(cls, batch: int, height: int, width: int, channels: int) -> "Cut":
+    def of(cls, *shape: int) -> "Cut":
+        """The cut of maps (B, H, W, C)."""
+        batch, height, width, channels = map(int, shape)  # numbers, also where torch traces sizes as symbols
         quarter = channels // 4
         block = min(WIDEST, triton.next_power_of_2(quarter))
         tile = ELEMENTS // block

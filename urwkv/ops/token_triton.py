@@ -25,6 +25,7 @@ def fits(channels: int) -> bool:
 
 def cut(rows: int, channels: int) -> tuple[int, int, dict[str, int]]:
     """Programs, rows a program, and the kernels' words."""
+    rows, channels = int(rows), int(channels)  # numbers, also where torch traces sizes as symbols
     block = triton.next_power_of_2(channels)
     height = max(1, NUMBERS // block)
     span = triton.cdiv(triton.cdiv(rows, PROGRAMS), height) * height
