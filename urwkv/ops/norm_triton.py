@@ -17,7 +17,7 @@ WIDEST = 64
 ELEMENTS = 1024
 IN_FLIGHT = 4
 STEPS = 1024
-SUMMING, WRITING = 2048, 8192
+SUMMING, WRITING = 4096, 2048
 GELU_NORM = kernels.GELU_NORM.value
 
 
@@ -27,8 +27,8 @@ class Cut:
 
     A tile is 8 numbers a thread of four warps. A step reads four tiles at once, of one map or of two; where a map is
     too small for 1,024 such steps, one tile of each, so that many programs share it. A program takes whole steps, and
-    reads once what a channel needs. Where each leaves sums to be summed there are at most 2,048 of them, where maps
-    are written 8,192: several rounds of a large GPU, of which only the last may not fill it.
+    reads once what a channel needs. Where each leaves sums to be summed there are at most 4,096 of them, where maps
+    are written 2,048: several rounds of a large GPU, and of the numbers tried the ones that took least on an H200.
     """
 
     samples: int
