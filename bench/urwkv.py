@@ -167,8 +167,9 @@ def by_compiler(backend: str) -> None:
 def fusion(backend: str) -> None:
     """The tests of fused norms and of DARM's mixing on this GPU, in a process of their own; then both in rows."""
     root = Path(__file__).resolve().parent.parent
-    tests = ["tests/urwkv/test_steps.py", "tests/urwkv/test_mixing.py", "-m", "gpu", "-q"]
+    tests = ["tests/urwkv/test_steps.py", "tests/urwkv/test_mixing.py", "-m", "gpu", "-v"]
     tests += ["-W", "default", "-p", "no:cacheprovider", "-n", "8"]
+    tests += [f"--timeout={TESTS // 2}"]  # one that hangs fails, and what the others said is told
     try:
         subprocess.run([sys.executable, "-m", "pytest", *tests], cwd=root, check=False, timeout=TESTS)
     except subprocess.TimeoutExpired:

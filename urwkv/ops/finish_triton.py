@@ -9,7 +9,6 @@ from torch import Tensor
 from urwkv.ops import finish_kernels as kernels
 from urwkv.ops import gpu
 
-WIDEST = 64
 ELEMENTS = 2048
 """Numbers a program of four warps: twice 16 bytes a thread in 16 bits, of the same channels."""
 
@@ -21,10 +20,8 @@ def fits(x: Tensor) -> bool:
 
 
 def cut(channels: int) -> dict[str, int]:
-    """Channels and rows a program; a width that divides the channels, where 8 or more do."""
-    width = min(WIDEST, channels & -channels)
-    if width < 8:
-        width = min(WIDEST, triton.next_power_of_2(channels))
+    """Channels and rows a program."""
+    width = gpu.width_of(channels)
     return {"WIDTH": width, "ROWS": ELEMENTS // width, "num_warps": 4}
 
 

@@ -11,9 +11,9 @@ import torch
 import triton
 from torch import Tensor
 
+from urwkv.ops import gpu
 from urwkv.ops import norm_kernels as kernels
 
-WIDEST = 64
 ELEMENTS = 1024
 IN_FLIGHT = 4
 STEPS = 1024
@@ -44,9 +44,7 @@ class Cut:
         """The cut of a map (B, C, H, W), read alone or with another; groups 0: the statistics are of the batch."""
         batch, channels, rows = x.shape[0], x.shape[1], x.shape[2] * x.shape[3]
         samples, rows = (batch, rows) if groups else (1, batch * rows)
-        width = min(WIDEST, channels & -channels)
-        if width < 8:
-            width = min(WIDEST, triton.next_power_of_2(channels))
+        width = gpu.width_of(channels)
         height, depth = ELEMENTS // width, IN_FLIGHT // maps
         if samples * rows * channels < STEPS * depth * ELEMENTS:
             depth = 1
@@ -82,8 +80,8 @@ def fits(channels: int, groups: int) -> bool:
     """Whether the groups of so many channels lie whole within a tile."""
     if not groups:
         return True
-    group, width = channels // groups, min(WIDEST, channels & -channels)
-    return group & (group - 1) == 0 and width >= 8 and group <= width
+    group, width = channels // groups, gpu.width_of(channels)
+    return group & (group - 1) == 0 and width >= 8 and channels % width == 0 and group <= width
 
 
 def lies_beside(x: Tensor, beside: Tensor) -> bool:

@@ -89,6 +89,17 @@ def interpret_norms() -> None:
             assert_norm_is_exact(order, groups, shifted, own)
     assert_many_blocks_are_exact()
     assert_a_mean_may_be_far_from_zero()
+    assert_norms_are_known_to_torch()
+
+
+def assert_norms_are_known_to_torch() -> None:
+    """Also with sizes that are symbols; with another map added, whose gradient is the one that came."""
+    for groups, order in ((0, 1), (2, 2)):
+        x, beside = (torch.randn(2, 16, 5, 4).to(memory_format=torch.channels_last) for _ in "xb")
+        shift, weight, bias = (torch.randn(16, requires_grad=True) for _ in "swb")
+        moments = torch.zeros(2 if groups else 1, 16), torch.ones(2 if groups else 1, 16)
+        maps = x.requires_grad_(), shift, beside.requires_grad_()
+        torch.library.opcheck(torch.ops.fedurwkv.norm_gelu.default, (*maps, *moments, weight, bias, groups, order))
 
 
 def interpret_steps() -> None:
