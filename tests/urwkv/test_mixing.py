@@ -73,6 +73,27 @@ def assert_norm_is_exact(shape, squared, device="cpu", relative=3e-6):
         assert (one - true).abs().max() < relative * max(1, true.abs().max()), (shape, squared)
 
 
+def assert_bf16_is_as_exact_as_written(dual, channels, device):
+    """Of DARM under bf16 autocast: every gradient beside float64, and beside the layers as they are written."""
+    torch.manual_seed(0)
+    written = DARM(channels, dual, "quad").to(device)
+    exact, chosen = copy.deepcopy(written).double(), copy.deepcopy(written)
+    choose(chosen, "triton")
+    x = torch.randn(4, channels, 16, 12, device=device).to(memory_format=torch.channels_last)
+    weights = torch.randn_like(x)
+    results = []
+    for darm in (exact, written, chosen):
+        leaf = x.detach().clone().to(darm.norm_spatial.weight.dtype).requires_grad_()
+        with torch.autocast(device, torch.bfloat16, enabled=darm is not exact):
+            y = darm(leaf)
+        (y * weights).sum().backward()
+        results.append([y.detach(), leaf.grad, *(weight.grad for weight in darm.parameters())])
+    names = ("y", "dx", *(name for name, _ in written.named_parameters()))
+    for name, true, theirs, ours in zip(names, *results, strict=True):
+        off = [((found - true).norm() / true.norm()).item() for found in (theirs, ours)]
+        assert off[1] <= 1.2 * off[0] + 1e-3, (name, off)
+
+
 def backends(network):
     return [module.backend for module in network.modules() if isinstance(module, Mixing)]
 
@@ -137,23 +158,7 @@ def test_the_norm_of_tokens_equals_its_definition(monkeypatch, shape, squared):
 @pytest.mark.gpu
 @pytest.mark.parametrize("dual", ["paper", "aligned", "off"])
 def test_in_bf16_it_is_as_exact_as_darm_is_as_written(dual):
-    torch.manual_seed(0)
-    written = DARM(256, dual, "quad").cuda()
-    exact, chosen = copy.deepcopy(written).double(), copy.deepcopy(written)
-    choose(chosen, "triton")
-    x = torch.randn(4, 256, 16, 12, device="cuda").to(memory_format=torch.channels_last)
-    weights = torch.randn_like(x)
-    results = []
-    for darm in (exact, written, chosen):
-        leaf = x.detach().clone().to(darm.norm_spatial.weight.dtype).requires_grad_()
-        with torch.autocast("cuda", torch.bfloat16, enabled=darm is not exact):
-            y = darm(leaf)
-        (y * weights).sum().backward()
-        results.append([y.detach(), leaf.grad, *(weight.grad for weight in darm.parameters())])
-    names = ("y", "dx", *(name for name, _ in written.named_parameters()))
-    for name, true, theirs, ours in zip(names, *results, strict=True):
-        off = [((found - true).norm() / true.norm()).item() for found in (theirs, ours)]
-        assert off[1] <= 1.2 * off[0] + 1e-3, (name, off)
+    assert_bf16_is_as_exact_as_written(dual, 256, "cuda")
 
 
 @pytest.mark.gpu

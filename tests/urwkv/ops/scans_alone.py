@@ -10,7 +10,12 @@ import pytest
 import torch
 
 from tests.urwkv.ops.test_triton_scan import poisoned
-from tests.urwkv.test_mixing import assert_gating_is_exact, assert_mixing_is_exact, assert_norm_is_exact
+from tests.urwkv.test_mixing import (
+    assert_bf16_is_as_exact_as_written,
+    assert_gating_is_exact,
+    assert_mixing_is_exact,
+    assert_norm_is_exact,
+)
 from urwkv import URWKV, mixing
 from urwkv.darm import DARM, ChannelMix
 from urwkv.leaves import Scale
@@ -36,6 +41,7 @@ def interpret_scans() -> None:
     assert_network_learns_the_same("paper", "auto")
     assert_network_learns_the_same("off", "triton")
     assert_leaves_with_hooks_are_called()
+    assert_bf16_is_as_exact_as_written("paper", 32, "cpu")
     assert_scans_are_in_autocasts_dtype()
     assert_scans_are_known_to_torch()
 
@@ -102,23 +108,20 @@ def assert_leaves_with_hooks_are_called() -> None:
 
 
 def assert_scans_are_in_autocasts_dtype() -> None:
-    """Rounded once, where as written the linear layers round: to the same bit where no product is rounded before.
-
-    In float16: Triton's interpreter cuts off what does not fit a bfloat16.
-    """
+    """Rounded once, where as written the linear layers round: to the same bit where no product is rounded before."""
     torch.manual_seed(0)
     mixing = Mixing("quad", quad_scan)
     z, y = torch.randn(2, 3, 5, 8), torch.randn(2, 4, 15, 8)
-    r, mus = torch.randn(2, 4, 15, 8).half(), [Scale(torch.tensor([0.0, 1.0] * 4)) for _ in "kv"]
-    with torch.autocast("cpu", torch.float16):
+    r, mus = torch.randn(2, 4, 15, 8).bfloat16(), [Scale(torch.tensor([0.0, 1.0] * 4)) for _ in "kv"]
+    with torch.autocast("cpu", torch.bfloat16):
         written = mixing.mixed(z, *mus), mixing.gated(r, y, 3, 5)
         mixing.backend = "triton"
         (x_k, x_v), map_ = mixing.mixed(z, *mus), mixing.gated(r, y, 3, 5)
-    assert {x_k.dtype, x_v.dtype, map_.dtype} == {torch.float16}
-    assert torch.equal(x_k, written[0][0].half())
-    assert torch.equal(x_v, written[0][1].half())
+    assert {x_k.dtype, x_v.dtype, map_.dtype} == {torch.bfloat16}
+    assert torch.equal(x_k, written[0][0].bfloat16())
+    assert torch.equal(x_v, written[0][1].bfloat16())
     exact = undo_quad_scan(torch.sigmoid(r.double()) * y, 3, 5)
-    assert (map_ - exact).abs().max() <= 1.5 * (written[1].half() - exact).abs().max()
+    assert (map_ - exact).abs().max() <= 1.5 * (written[1].bfloat16() - exact).abs().max()
     assert mixing.mixed(z, *mus)[0].dtype == torch.float32
 
 
