@@ -1,9 +1,9 @@
 """The mean loss of a batch of uint8 pixels, in three forms that differ in rounding alone.
 
 As written: plain torch; on a CPU with the layers that `urwkv.steps` joins there, which pays in every step. Fused:
-norms and GELUs by kernels of our own (`urwkv.steps`), which on a GPU take longer to launch and less to compute.
-Compiled: by torch.compile with Inductor, the fastest; it takes more than a minute for each size of batch and each
-choice of weights that move, or a part of that where Inductor's cache on the disk knows them.
+by operators of our own (`urwkv.steps.choose`), which on a GPU take longer to launch and least to compute. Compiled: the
+written form by torch.compile with Inductor; it takes more than a minute for each size of batch and each choice of
+weights that move, or a part of that where Inductor's cache on the disk knows them.
 """
 
 from collections.abc import Callable
@@ -39,7 +39,7 @@ class Objective:
             return self._loss(pixels, masks)
 
     def fused(self, pixels: Tensor, masks: Tensor) -> Tensor:
-        """The same with fused norms, forward and backward, where there is Triton."""
+        """The same by fused operators, forward and backward, where there is Triton."""
         choose(self._model, "auto")
         try:
             return self.as_written(pixels, masks)
