@@ -1,8 +1,8 @@
 """The mean loss of a batch of uint8 pixels, in three forms that differ in rounding alone.
 
 As written: plain torch; on a CPU with the layers that `urwkv.steps` joins there, which pays in every step. Fused:
-by operators of our own (`urwkv.steps.choose`), which on a GPU take longer to launch and least to compute. Compiled: the
-written form by torch.compile with Inductor; it takes more than a minute for each size of batch and each choice of
+by operators of our own (`urwkv.steps.choose`), which on a GPU take longer to launch and least to compute. Compiled:
+the written form by torch.compile with Inductor; it takes more than a minute for each size of batch and each choice of
 weights that move, or a part of that where Inductor's cache on the disk knows them.
 """
 

@@ -20,11 +20,11 @@ Replay = Callable[[], Tensor]
 BREAK_EVEN = 100
 """How often `auto` does work on a shape before it is recorded.
 
-How much more will come is not known: sites share a recording, and a run may stop early. A training step's warm-up and
-capture together were measured at 4 to 11 s on an H200, the first time on a machine, when Triton compiles kernels that it
-then keeps on the disk, at 30 to 45 s; and its graph of fused operators to save 19 ms a step at batch 8, 24 at 32 and 86
-at 128. That is paid back after some 100 to 500 steps, the first time after 400 to 2,000; a run of a minute takes as
-many, and comes out even.
+How much more will come is not known: sites share a recording, and a run may stop early. A training step's warm-up
+and capture together were measured at 4 to 11 s on an H200, and at 30 to 45 s the first time on a machine, when Triton
+compiles kernels that it then keeps on the disk; its graph of fused operators saves 19 ms a step at batch 8, 24 at 32
+and 86 at 128. That is paid back after some 100 to 500 steps, the first time after 400 to 2,000; a run of a minute
+takes as many, and comes out even.
 """
 
 WARM = 3
