@@ -10,7 +10,7 @@ from torch import Tensor, nn
 
 from urwkv.leaves import Scale, has_hooks
 from urwkv.ops import gpu
-from urwkv.ops.biwkv import HAS_TRITON
+from urwkv.ops.gpu import HAS_TRITON
 from urwkv.scans import one_order, quad_scan, two_orders, undo_quad_scan
 from urwkv.shift import Shift, shift_tokens
 
@@ -25,8 +25,9 @@ class Mixing(nn.Module):
     """A layer that mixes tokens with their neighbours.
 
     Attributes:
-        backend: "torch": as it is written. "auto": as one operation on a GPU with Triton, for shift "quad", where no
-            leaf has hooks. "triton": as "auto", and an error where that cannot be.
+        backend: "torch": as it is written. "auto": each as one operation on a GPU with Triton, where no leaf has
+            hooks. "triton": as "auto", and an error where that cannot be. Tokens of another shift than "quad" are
+            mixed as written, whatever it is.
     """
 
     backend = "torch"
@@ -68,18 +69,10 @@ class Mixing(nn.Module):
     def _at_once(self, x: Tensor, *leaves: nn.Module) -> bool:
         if self.backend == "torch":
             return False
-        obstacle = _obstacle(x, *leaves)
+        obstacle = gpu.obstacle(x) or ("calls no hooks of layers" if any(map(has_hooks, leaves)) else "")
         if obstacle and self.backend == "triton":
             raise ValueError(f"mixing tokens: backend = 'triton' {obstacle}; use auto or torch")
         return not obstacle
-
-
-def _obstacle(x: Tensor, *leaves: nn.Module) -> str:
-    if not HAS_TRITON:
-        return "needs the package triton, which is not installed"
-    if x.device.type != gpu.KIND or x.dtype == torch.float64:
-        return f"computes in float32 on a GPU, not {x.dtype} on {x.device}"
-    return "calls no hooks of layers" if any(map(has_hooks, leaves)) else ""
 
 
 def _dtype_beyond(x: Tensor) -> torch.dtype:

@@ -17,8 +17,8 @@ from torch import Tensor, nn
 from urwkv.leaves import has_hooks
 from urwkv.mixing import Mixing
 from urwkv.ops import gpu
-from urwkv.ops.biwkv import HAS_TRITON
 from urwkv.ops.doubling import Doubling, doubled_convolution
+from urwkv.ops.gpu import HAS_TRITON
 from urwkv.ops.grouped import convolution
 
 if HAS_TRITON:
@@ -124,7 +124,7 @@ class _Part:
         if self.doubled is not None:
             return "is joined with the norm after it" if on_gpu else _obstacle_on_cpu(x)
         if self.pools:
-            return _obstacle_of_map(x) or ("needs two rows and columns" if min(x.shape[2:]) < 2 else "")
+            return gpu.obstacle_of_map(x) or ("needs two rows and columns" if min(x.shape[2:]) < 2 else "")
         if self.norm is None:
             return "joins layers, and this is one alone"
         if any(isinstance(layer, nn.GELU) and layer.approximate != "none" for layer in self.layers):
@@ -212,22 +212,11 @@ def _halves(pool: nn.MaxPool2d) -> bool:
 
 
 def _obstacle_on_gpu(norm: nn.BatchNorm2d | nn.GroupNorm, x: Tensor) -> str:
-    if obstacle := _obstacle_of_map(x):
+    if obstacle := gpu.obstacle_of_map(x):
         return obstacle
     if isinstance(norm, nn.GroupNorm) and not (norm.affine and fits(norm.num_channels, norm.num_groups)):
         return "does not know these groups"
     return ""
-
-
-def _obstacle_of_map(x: Tensor) -> str:
-    """Why kernels on a GPU cannot take the map."""
-    if not HAS_TRITON:
-        return "needs the package triton, which is not installed"
-    if x.device.type != gpu.KIND or x.dtype == torch.float64:
-        return f"computes in float32 on a GPU, not {x.dtype} on {x.device}"
-    if not x.is_contiguous(memory_format=torch.channels_last):
-        return "needs channels_last maps"
-    return "" if x.numel() else "needs a pixel"
 
 
 def _obstacle_on_cpu(x: Tensor) -> str:

@@ -3,17 +3,15 @@
 Autocast changes nothing inside: no backend uses an operation that it narrows.
 """
 
-import importlib.util
-
 import torch
 from torch import Tensor
 
+from urwkv.ops.gpu import HAS_TRITON
 from urwkv.ops.reference import biwkv_reference
 from urwkv.ops.torch_scan import biwkv_scan
 
 BACKENDS = ("auto", "reference", "torch", "triton")
 
-HAS_TRITON = importlib.util.find_spec("triton") is not None
 if HAS_TRITON:
     from urwkv.ops.triton_scan import biwkv_triton
 

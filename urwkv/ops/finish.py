@@ -9,10 +9,11 @@ from typing import TYPE_CHECKING
 import torch.nn.functional as F
 from torch import Tensor
 
-from urwkv.ops.biwkv import HAS_TRITON
+from urwkv.ops import gpu
+from urwkv.ops.gpu import HAS_TRITON
 
 if HAS_TRITON or TYPE_CHECKING:
-    from urwkv.ops.finish_triton import finish_triton, fits
+    from urwkv.ops.finish_triton import finish_triton
 
 Line = tuple[Tensor, Tensor]
 """Scale and shift, (C,) each."""
@@ -30,7 +31,7 @@ def finish(
         line: in float32; None: scale 1 and shift 0.
         beside: a map like x that is added, in any dtype; None: none is.
     """
-    if HAS_TRITON and fits(x):
+    if not gpu.obstacle_of_map(x):
         scale, shift = line or (None, None)
         found: Tensor = finish_triton(x, bias, scale, shift, beside, gelu)
         return found

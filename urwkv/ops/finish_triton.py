@@ -13,12 +13,6 @@ ELEMENTS = 2048
 """Numbers a program of four warps: twice 16 bytes a thread in 16 bits, of the same channels."""
 
 
-def fits(x: Tensor) -> bool:
-    """Whether the kernel takes the map: on a GPU, not of 64 bits, channels_last."""
-    there = x.device.type == gpu.KIND and x.dtype != torch.float64 and x.numel() > 0
-    return there and x.is_contiguous(memory_format=torch.channels_last)
-
-
 def cut(channels: int) -> dict[str, int]:
     """Channels and rows a program."""
     width = gpu.width_of(channels)
@@ -30,7 +24,7 @@ def finish_triton(
     x: Tensor, bias: Tensor, scale: Tensor | None, shift: Tensor | None, beside: Tensor | None, gelu: bool
 ) -> Tensor:
     """See `urwkv.ops.finish.finish`; bias, scale and shift in float32."""
-    y = _like(x)
+    y = gpu.map_like(x)
     if beside is not None:
         beside = beside.contiguous(memory_format=torch.channels_last)
     channels = x.shape[1]
@@ -47,8 +41,4 @@ def finish_triton(
 
 @finish_triton.register_fake
 def _(x: Tensor, *_: Any) -> Tensor:
-    return _like(x)
-
-
-def _like(x: Tensor) -> Tensor:
-    return torch.empty_like(x, memory_format=torch.channels_last)
+    return gpu.map_like(x)

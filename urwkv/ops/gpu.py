@@ -1,4 +1,11 @@
-"""Where Triton's kernels of maps and of tokens compute, and how wide their tiles of maps are."""
+"""Where Triton's kernels of maps and of tokens compute, what they take, and how wide their tiles of maps are."""
+
+import importlib.util
+
+import torch
+from torch import Tensor
+
+HAS_TRITON = importlib.util.find_spec("triton") is not None
 
 KIND = "cuda"
 """The kind of device; where the kernels are interpreted that is the CPU."""
@@ -12,3 +19,26 @@ def width_of(channels: int) -> int:
     them, or WIDEST of them."""
     width = min(WIDEST, channels & -channels)
     return width if width >= 8 else min(WIDEST, 1 << (channels - 1).bit_length())
+
+
+def obstacle(x: Tensor) -> str:
+    """Why Triton's kernels cannot compute a tensor; empty where they can."""
+    if not HAS_TRITON:
+        return "needs the package triton, which is not installed"
+    if x.device.type != KIND or x.dtype == torch.float64:
+        return f"computes in float32 on a GPU, not {x.dtype} on {x.device}"
+    return ""
+
+
+def obstacle_of_map(x: Tensor) -> str:
+    """Why they cannot compute a map, (B, C, H, W)."""
+    if found := obstacle(x):
+        return found
+    if not x.is_contiguous(memory_format=torch.channels_last):
+        return "needs channels_last maps"
+    return "" if x.numel() else "needs a pixel"
+
+
+def map_like(x: Tensor) -> Tensor:
+    """An empty map of the shape, dtype and device of another, channels_last."""
+    return torch.empty_like(x, memory_format=torch.channels_last)

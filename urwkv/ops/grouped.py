@@ -1,6 +1,6 @@
 """A convolution in groups, computed as a dense one with zeros where cuDNN's kernels for groups are slow.
 
-Fusion's of 3 x 3 in two groups at batch 128 on an H200, forward and backward, in milliseconds:
+Fusion's of 3 x 3 in two groups at batch 128 on an H200, forward and backward, in milliseconds (bench/grouped.py):
 
     channels a group, side    16, 256   32, 128   64, 64   128, 32   160, 32
     in groups                    8.84      1.82     0.89      0.43      3.43

@@ -64,18 +64,20 @@ def _shift(shift_ptr, channel, inside, SHIFTED: tl.constexpr, EVEN: tl.constexpr
 
 
 @triton.jit
-def _scale(rstd_ptr, weight_ptr, bias_ptr, n, C, weight_n, channel, inside, EVEN: tl.constexpr):
-    """1 / deviation, that times weight, and bias, by channel."""
+def _line(
+    shift_ptr, mean_ptr, rstd_ptr, weight_ptr, bias_ptr, n, C, weight_n, channel, inside,
+    SHIFTED: tl.constexpr, ORDER: tl.constexpr, EVEN: tl.constexpr,
+):  # fmt: skip
+    """By channel: the shift, what `_away` takes off, 1 / deviation, that times weight, and bias.
+
+    Taken off is the mean, and with it the shift where no GELU stands between them.
+    """
+    shift = _shift(shift_ptr, channel, inside, SHIFTED, EVEN)
+    mean = _load(mean_ptr + n * C + channel, inside, EVEN)
+    center = mean if ORDER == GELU_NORM else mean - shift
     rstd = _load(rstd_ptr + n * C + channel, inside, EVEN)
     weight = _load(weight_ptr + n * weight_n + channel, inside, EVEN)
-    return rstd, rstd * weight, _load(bias_ptr + n * weight_n + channel, inside, EVEN)
-
-
-@triton.jit
-def _center(mean_ptr, shift, n, C, channel, inside, ORDER: tl.constexpr, EVEN: tl.constexpr):
-    """What `_away` takes off: the mean, and with it the shift where no GELU stands between them."""
-    mean = _load(mean_ptr + n * C + channel, inside, EVEN)
-    return mean if ORDER == GELU_NORM else mean - shift
+    return shift, center, rstd, rstd * weight, _load(bias_ptr + n * weight_n + channel, inside, EVEN)
 
 
 @triton.jit
@@ -179,9 +181,9 @@ def apply(
     first = block * span
     last = tl.minimum(first + span, P)
     begin = (n.to(tl.int64) * P + first) * C
-    shift = _shift(shift_ptr, channel, inside, SHIFTED, EVEN)
-    center = _center(mean_ptr, shift, n, C, channel, inside, ORDER, EVEN)
-    _, scale, bias = _scale(rstd_ptr, weight_ptr, bias_ptr, n, C, weight_n, channel, inside, EVEN)
+    shift, center, _, scale, bias = _line(
+        shift_ptr, mean_ptr, rstd_ptr, weight_ptr, bias_ptr, n, C, weight_n, channel, inside, SHIFTED, ORDER, EVEN
+    )
     step = tl.arange(0, ROWS)[:, None]
     for row in range(first, last, DEPTH * ROWS):
         xs = _tiles(x_ptr + begin, row, first, last, C, channel, inside, EVEN, ROWS, DEPTH)
@@ -217,9 +219,9 @@ def sums(
     first = block * span
     last = tl.minimum(first + span, P)
     begin = n.to(tl.int64) * P + first
-    shift = _shift(shift_ptr, channel, inside, SHIFTED, EVEN)
-    center = _center(mean_ptr, shift, n, C, channel, inside, ORDER, EVEN)
-    rstd, scale, bias = _scale(rstd_ptr, weight_ptr, bias_ptr, n, C, weight_n, channel, inside, EVEN)
+    shift, center, rstd, scale, bias = _line(
+        shift_ptr, mean_ptr, rstd_ptr, weight_ptr, bias_ptr, n, C, weight_n, channel, inside, SHIFTED, ORDER, EVEN
+    )
     g_sum, away_sum = tl.zeros((ROWS, BLOCK), tl.float32), tl.zeros((ROWS, BLOCK), tl.float32)
     for row in range(first, last, DEPTH * ROWS):
         xs = _tiles(x_ptr + begin * C, row, first, last, C, channel, inside, EVEN, ROWS, DEPTH)
@@ -274,9 +276,9 @@ def apply_backward(
     first = block * span
     last = tl.minimum(first + span, P)
     begin = n.to(tl.int64) * P + first
-    shift = _shift(shift_ptr, channel, inside, SHIFTED, EVEN)
-    center = _center(mean_ptr, shift, n, C, channel, inside, ORDER, EVEN)
-    rstd, scale, bias = _scale(rstd_ptr, weight_ptr, bias_ptr, n, C, weight_n, channel, inside, EVEN)
+    shift, center, rstd, scale, bias = _line(
+        shift_ptr, mean_ptr, rstd_ptr, weight_ptr, bias_ptr, n, C, weight_n, channel, inside, SHIFTED, ORDER, EVEN
+    )
     # negative, for to Triton a change of sign is a subtraction from 0
     tilt = -rstd * rstd * _load(means + n * 2 * C + channel, inside, EVEN)
     level = -rstd * _load(means + n * 2 * C + C + channel, inside, EVEN)

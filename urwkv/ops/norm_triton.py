@@ -145,7 +145,7 @@ def _norm_gelu(
     groups: int,
     order: int,
 ) -> Tensor:
-    cut, y = Cut.of(x, groups, maps=1 if beside is None else 2, programs=WRITING), _like(x)
+    cut, y = Cut.of(x, groups, maps=1 if beside is None else 2, programs=WRITING), gpu.map_like(x)
     with torch.cuda.device_of(x):  # type: ignore[no-untyped-call]
         kernels.apply[cut.grid](
             x, x if shift is None else shift, x if beside is None else beside, mean, rstd, weight, bias, y,
@@ -157,11 +157,7 @@ def _norm_gelu(
 
 @_norm_gelu.register_fake
 def _(x: Tensor, *_: Any) -> Tensor:
-    return _like(x)
-
-
-def _like(x: Tensor) -> Tensor:
-    return torch.empty_like(x, memory_format=torch.channels_last)
+    return gpu.map_like(x)
 
 
 @torch.library.custom_op("fedurwkv::norm_gelu_backward", mutates_args=())
@@ -204,7 +200,7 @@ def _empty_gradients(x: Tensor, shift: Tensor | None, groups: int, order: int) -
     moved = shift is not None and (groups > 0 or order == GELU_NORM)
     shapes = (cut.samples, 2, cut.channels), (cut.samples, cut.blocks if moved else 0, cut.channels)
     dwb, shares = (torch.empty(shape, dtype=torch.float32, device=x.device) for shape in shapes)
-    return _like(x), dwb, shares
+    return gpu.map_like(x), dwb, shares
 
 
 @_backward.register_fake

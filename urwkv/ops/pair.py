@@ -18,8 +18,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from urwkv.ops.biwkv import HAS_TRITON
 from urwkv.ops.finish import Line, finish
+from urwkv.ops.gpu import HAS_TRITON
 
 if HAS_TRITON or TYPE_CHECKING:
     from urwkv.ops.pair_triton import fits, pair_triton

@@ -20,13 +20,8 @@ def fits(a: Tensor, w1: Tensor, w2: Tensor) -> bool:
     """
     channels = (a.shape[1], w1.shape[0], w2.shape[0])
     whole = all(n >= 16 and n & (n - 1) == 0 for n in channels)
-    return (
-        whole
-        and max(channels[0], channels[2]) <= WIDEST
-        and a.device.type == gpu.KIND
-        and a.dtype in (torch.bfloat16, torch.float16)
-        and a.is_contiguous(memory_format=torch.channels_last)
-    )
+    narrow = max(channels[0], channels[2]) <= WIDEST and a.dtype in (torch.bfloat16, torch.float16)
+    return whole and narrow and not gpu.obstacle_of_map(a)
 
 
 def cut(channels: int, hidden: int, out: int) -> dict[str, int]:

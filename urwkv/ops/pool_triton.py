@@ -10,6 +10,7 @@ import torch
 import triton
 from torch import Tensor
 
+from urwkv.ops import gpu
 from urwkv.ops import pool_kernels as kernels
 
 BLOCK = 1024
@@ -52,7 +53,7 @@ def _empty(x: Tensor) -> Tensor:
 
 @torch.library.custom_op("fedurwkv::max_pool_backward", mutates_args=())
 def _backward(x: Tensor, dy: Tensor) -> Tensor:
-    dx = _like(x)
+    dx = gpu.map_like(x)
     height, width = x.shape[2:]
     dy = dy.contiguous(memory_format=torch.channels_last)
     _launch(kernels.backward, x, triton.cdiv(height, 2), triton.cdiv(width, 2), dy, dx)
@@ -61,11 +62,7 @@ def _backward(x: Tensor, dy: Tensor) -> Tensor:
 
 @_backward.register_fake
 def _(x: Tensor, dy: Tensor) -> Tensor:
-    return _like(x)
-
-
-def _like(x: Tensor) -> Tensor:
-    return torch.empty_like(x, memory_format=torch.channels_last)
+    return gpu.map_like(x)
 
 
 def _keep(ctx: Any, inputs: tuple[Tensor], output: Tensor) -> None:

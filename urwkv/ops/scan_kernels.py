@@ -45,6 +45,13 @@ def _place(Q, BLOCK: tl.constexpr):
 
 
 @triton.jit
+def _pixels(first, last, W, inside, ROWS: tl.constexpr):
+    """The next pixels, (ROWS, 1), their rows and columns, and which of their numbers there are before `last`."""
+    pixel = first + tl.arange(0, ROWS)[:, None]
+    return pixel, pixel // W, pixel % W, (pixel < last) & inside
+
+
+@triton.jit
 def _step(quarter, SCAN: tl.constexpr):
     """How many rows, and how many columns, a pixel's other one lies further."""
     along = quarter < 2
@@ -85,9 +92,7 @@ def mix(
     mu_0 = tl.load(mu_0_ptr + channel, mask=inside, other=0.0).to(tl.float32)
     mu_1 = tl.load(mu_1_ptr + channel, mask=inside, other=0.0).to(tl.float32)
     mu_2 = tl.load(mu_2_ptr + channel, mask=inside, other=0.0).to(tl.float32)
-    pixel = block * ROWS + tl.arange(0, ROWS)[:, None]
-    row, column = pixel // W, pixel % W
-    there = (pixel < H * W) & inside
+    pixel, row, column, there = _pixels(block * ROWS, H * W, W, inside, ROWS)
     from_ = z_ptr + n.to(tl.int64) * H * W * C
     z = tl.load(from_ + pixel * C + channel, mask=there, other=0.0).to(tl.float32)
     for scan in tl.static_range(0, 4, 4 // SCANS):
@@ -133,9 +138,7 @@ def mix_backward(
     last = tl.minimum(first + span, H * W)
     map_ = n.to(tl.int64) * H * W * C
     for start in range(first, last, ROWS):
-        pixel = start + tl.arange(0, ROWS)[:, None]
-        row, column = pixel // W, pixel % W
-        there = (pixel < last) & inside
+        pixel, row, column, there = _pixels(start, last, W, inside, ROWS)
         z = tl.load(z_ptr + map_ + pixel * C + channel, mask=there, other=0.0).to(tl.float32)
         dz = tl.zeros((ROWS, BLOCK), tl.float32)
         for scan in tl.static_range(0, 4, 4 // SCANS):
@@ -178,9 +181,7 @@ def gate(
     """The average over the four scans of sigmoid(r) y, where the map has it: (B, H, W, C)."""
     block, n, _, channel, inside = _place(Q, BLOCK)
     C = 4 * Q
-    pixel = block * ROWS + tl.arange(0, ROWS)[:, None]
-    row, column = pixel // W, pixel % W
-    there = (pixel < H * W) & inside
+    pixel, row, column, there = _pixels(block * ROWS, H * W, W, inside, ROWS)
     total = tl.zeros((ROWS, BLOCK), tl.float32)
     for scan in tl.static_range(4):
         at = (n * 4 + scan).to(tl.int64) * H * W * C + _token(row, column, H, W, scan) * C + channel
@@ -197,9 +198,7 @@ def gate_backward(
     """With s = sigmoid(r) and g a quarter of the average's gradient: dy = g s, dr = g y s (1 - s)."""
     block, n, _, channel, inside = _place(Q, BLOCK)
     C = 4 * Q
-    pixel = block * ROWS + tl.arange(0, ROWS)[:, None]
-    row, column = pixel // W, pixel % W
-    there = (pixel < H * W) & inside
+    pixel, row, column, there = _pixels(block * ROWS, H * W, W, inside, ROWS)
     at = n.to(tl.int64) * H * W * C + pixel * C + channel
     g = tl.load(dout_ptr + at, mask=there, other=0.0).to(tl.float32) * 0.25
     for scan in tl.static_range(4):
