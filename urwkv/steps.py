@@ -244,13 +244,15 @@ def _norm_gelu(
     assert norm.num_batches_tracked is not None
     assert norm.running_mean is not None
     assert norm.running_var is not None
-    norm.num_batches_tracked.add_(1)
-    words |= {"running": (norm.running_mean, norm.running_var), "momentum": norm.momentum or 0.0}
+    running = norm.running_mean, norm.running_var
+    words["momentum"] = norm.momentum or 0.0
     if x.device.type == gpu.KIND:
+        words["running"] = (*running, norm.num_batches_tracked)
         return norm_gelu_triton(x, norm.weight, norm.bias, shift=shift, beside=beside, **words)
     from urwkv.ops.norm_numba import norm_gelu_numba  # which compiles: who does not train does not wait for it
 
-    return norm_gelu_numba(x, norm.weight, norm.bias, **words)
+    norm.num_batches_tracked.add_(1)
+    return norm_gelu_numba(x, norm.weight, norm.bias, running=running, **words)
 
 
 def _for_samples(vector: nn.Parameter, samples: int, keep: Keep) -> Tensor:

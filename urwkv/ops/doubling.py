@@ -61,14 +61,13 @@ def doubled_convolution(x: Tensor, weight: Tensor, bias: Tensor | None) -> Tenso
 
 
 def doubled_filters(weight: Tensor) -> Tensor:
-    """The filters (cin, cout, 4, 4) of that transposed convolution, of (cout, cin, 3, 3)."""
-    return _spread(_spread(weight, 2), 3).transpose(0, 1)
+    """The filters (cin, cout, 4, 4) of that transposed convolution, of (cout, cin, 3, 3).
 
-
-def _spread(weight: Tensor, dim: int) -> Tensor:
-    """What one input pixel gives to the four outputs that see it, along one dimension: 3 taps to 4."""
-    first, second, third = weight.unbind(dim)
-    return torch.stack([third, second + third, first + second, first], dim)
+    Along a side one input pixel gives to the four outputs that see it, by taps 0 to 2: 2, 1 + 2, 0 + 1, 0. Those are
+    the sums of two neighbours in a border of zeros, backwards.
+    """
+    pairs = F.avg_pool2d(weight, 2, stride=1, padding=1, divisor_override=1)
+    return pairs.flip(2, 3).transpose(0, 1)
 
 
 class _Transposed(torch.autograd.Function):

@@ -134,10 +134,10 @@ def moments(
 
 @triton.jit
 def finish_moments(
-    parts, mean_ptr, rstd_ptr, running_mean, running_var, P, C, span, eps, momentum,
+    parts, mean_ptr, rstd_ptr, running_mean, running_var, seen, P, C, span, eps, momentum,
     RUNNING: tl.constexpr, GROUP: tl.constexpr, BLOCK: tl.constexpr, ROWS: tl.constexpr,
 ):  # fmt: skip
-    """Mean and 1 / sqrt(variance + eps), (N, C); the running ones move as torch moves them."""
+    """Mean and 1 / sqrt(variance + eps), (N, C); the running ones move as torch moves them, `seen` counts batches."""
     _, n, channel = _place(C, BLOCK)
     inside = channel < C
     blocks = tl.cdiv(P, span)
@@ -167,6 +167,8 @@ def finish_moments(
         tl.store(running_mean + channel, old + momentum * (mean - old), mask=inside)
         old = tl.load(running_var + channel, mask=inside, other=0.0)
         tl.store(running_var + channel, old + momentum * (squares / (P - 1) - old), mask=inside)
+        if tl.program_id(0) == 0:
+            tl.store(seen, tl.load(seen) + 1)
 
 
 @triton.jit

@@ -17,7 +17,7 @@ from urwkv.ops import norm_kernels as kernels
 ELEMENTS = 1024
 IN_FLIGHT = 4
 STEPS = 1024
-SUMMING, WRITING = 4096, 2048
+SUMMING, WRITING = 2048, 8192
 GELU_NORM = kernels.GELU_NORM.value
 
 
@@ -27,8 +27,8 @@ class Cut:
 
     A tile is 8 numbers a thread of four warps. A step reads four tiles at once, of one map or of two; where a map is
     too small for 1,024 such steps, one tile of each, so that many programs share it. A program takes whole steps, and
-    reads once what a channel needs. Where each leaves sums to be summed there are at most 4,096 of them, where maps
-    are written 2,048: several rounds of a large GPU, and of the numbers tried the ones that took least on an H200.
+    reads once what a channel needs. Where each leaves sums to be summed there are at most 2,048 of them, where maps
+    are written 8,192: several rounds of a large GPU, and of the numbers tried the ones that took least on an H200.
     """
 
     samples: int
@@ -90,18 +90,19 @@ def lies_beside(x: Tensor, beside: Tensor) -> bool:
     return alike and beside.is_contiguous(memory_format=torch.channels_last)
 
 
-@torch.library.custom_op("fedurwkv::moments", mutates_args=("running_mean", "running_var"))
+@torch.library.custom_op("fedurwkv::moments", mutates_args=("running_mean", "running_var", "seen"))
 def _moments(
     x: Tensor,
     shift: Tensor | None,
     running_mean: Tensor | None,
     running_var: Tensor | None,
+    seen: Tensor | None,
     momentum: float,
     eps: float,
     groups: int,
     order: int,
 ) -> tuple[Tensor, Tensor]:
-    """Mean and 1 / sqrt(variance + eps) for each sample and channel, (N, C) float32."""
+    """Mean and 1 / sqrt(variance + eps) for each sample and channel, (N, C) float32; `seen` counts the batches."""
     cut = Cut.of(x, groups, maps=1, programs=SUMMING)
     mean, rstd = _empty_moments(x, groups)
     parts = torch.empty(cut.samples, cut.blocks, 2, cut.channels, dtype=torch.float32, device=x.device)
@@ -113,7 +114,8 @@ def _moments(
             **cut.form(shift, order),
         )  # fmt: skip
         kernels.finish_moments[finish](
-            parts, mean, rstd, running_mean if running else mean, running_var if running else rstd,
+            parts, mean, rstd,
+            running_mean if running else mean, running_var if running else rstd, seen if running else mean,
             cut.rows, cut.channels, cut.span, eps, momentum, RUNNING=running, **form,
         )  # fmt: skip
     return mean, rstd
@@ -236,7 +238,10 @@ def _differentiate(ctx: Any, dy: Tensor) -> tuple[Tensor | None, ...]:
     x, shift, mean, rstd, weight, bias = ctx.saved_tensors
     dx, dwb, shares = _backward(x, shift, dy, mean, rstd, weight, bias, ctx.groups, ctx.order)
     dshift = None if shift is None else shares.sum((0, 1)).to(shift.dtype)
-    dweight, dbias = dwb.unbind(1) if weight.ndim == 2 else dwb.sum(0)
+    if weight.ndim == 2:
+        dweight, dbias = dwb.unbind(1)
+    else:
+        dweight, dbias = dwb.sum(0) if ctx.groups else dwb[0]
     return (
         dx,
         dshift,
@@ -263,7 +268,7 @@ def norm_gelu_triton(
     shift: Tensor | None = None,
     beside: Tensor | None = None,
     groups: int = 0,
-    running: tuple[Tensor, Tensor] | None = None,
+    running: tuple[Tensor, Tensor, Tensor] | None = None,
     momentum: float = 0.0,
 ) -> Tensor:
     """Norm and GELU by the statistics of the map itself, float32 inside; once differentiable.
@@ -275,12 +280,13 @@ def norm_gelu_triton(
         shift: (C,), what is added to the map first.
         beside: a map that is added last, such that `lies_beside`.
         groups: of GroupNorm, such that `fits`; 0: BatchNorm's statistics, over the batch.
-        running: mean and variance that move towards the batch's, the variance unbiased, by `momentum`; float32.
+        running: mean and variance that move towards the batch's, the variance unbiased, by `momentum`, float32; and
+            the number of batches, int64.
 
     Returns:
         (B, C, H, W), channels_last, in the dtype of `x`.
     """
     still = None if shift is None else shift.detach()
-    mean, rstd = _moments(x.detach(), still, *(running or (None, None)), momentum, eps, groups, order)
+    mean, rstd = _moments(x.detach(), still, *(running or (None, None, None)), momentum, eps, groups, order)
     y: Tensor = _norm_gelu(x, shift, beside, mean, rstd, weight, bias, groups, order)
     return y

@@ -178,13 +178,18 @@ def assert_norm_is_exact(
     weight, bias = (torch.randn(size[:2] if own else channels, requires_grad=True) for _ in range(2))
     shift = torch.randn(channels, requires_grad=True) if shifted else None
     leaves = [leaf for leaf in (x, weight, bias, shift) if leaf is not None]
-    words = {"running": (torch.zeros(channels), torch.ones(channels)), "momentum": 0.1} if groups == 0 else {}
+    running = torch.zeros(channels), torch.ones(channels), torch.tensor(6)
+    words = {"running": running, "momentum": 0.1} if groups == 0 else {}
     y = norm_gelu_triton(x, weight, bias, order=order, eps=1e-5, groups=groups, shift=shift, **words)
     dy = torch.randn_like(y)
     wide = [leaf.detach().double().contiguous().requires_grad_() for leaf in leaves]
     z = wide[0] + wide[3][:, None, None] if shifted else wide[0]
     z = F.gelu(z) if order == 2 else z
-    z = F.group_norm(z, groups, eps=1e-5) if groups else F.batch_norm(z, None, None, training=True, eps=1e-5)
+    expected = [tensor.double() for tensor in (torch.zeros(channels), torch.ones(channels))]
+    z = F.group_norm(z, groups, eps=1e-5) if groups else F.batch_norm(z, *expected, training=True, eps=1e-5)
+    assert running[2] == (6 if groups else 7)
+    for mine, exact in zip(running, expected, strict=False):
+        torch.testing.assert_close(mine.double(), exact, rtol=1e-5, atol=1e-5 * max(1, abs(far)))
     z = z * wide[1][..., None, None] + wide[2][..., None, None]
     z = F.gelu(z) if order == 1 else z
     found, expected = torch.autograd.grad(y, leaves, dy), torch.autograd.grad(z, wide, dy.double())
