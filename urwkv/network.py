@@ -122,6 +122,6 @@ class URWKV(nn.Module):
             x = self.pool(skips[-1])
         x = self.darm(self.deep(x))
         for up, fuse in zip(self.up, self.fuse, strict=True):
-            x = fuse.join(skips.pop(), up(x))  # type: ignore[operator]
+            x = fuse.join(skips.pop(), x, up)  # type: ignore[operator]
         logits: Tensor = self.head(x)
         return logits[..., :height, :width]

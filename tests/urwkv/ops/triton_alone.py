@@ -6,6 +6,7 @@ import re
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
+from functools import partial
 from unittest import mock
 
 import numpy as np
@@ -98,19 +99,59 @@ def interpret_norms() -> None:
     for order, groups, shifted, own in itertools.product((0, 1, 2), (0, 2), (False, True), (False, True)):
         if not (own and groups == 0):
             assert_norm_is_exact(order, groups, shifted, own)
+    assert_a_map_beside_comes_first()
     assert_many_blocks_are_exact()
     assert_a_mean_may_be_far_from_zero()
     assert_norms_are_known_to_torch()
 
 
 def assert_norms_are_known_to_torch() -> None:
-    """Also with sizes that are symbols; with another map added, whose gradient is the one that came."""
-    for groups, order in ((0, 1), (2, 2)):
+    """Also with sizes that are symbols; with another map, whose gradient is the one that came or a half of it."""
+    for (groups, order), concat in itertools.product(((0, 1), (2, 2)), (False, True)):
         x, beside = (torch.randn(2, 16, 5, 4).to(memory_format=torch.channels_last) for _ in "xb")
         shift, weight, bias = (torch.randn(16, requires_grad=True) for _ in "swb")
         moments = torch.zeros(2 if groups else 1, 16), torch.ones(2 if groups else 1, 16)
         maps = x.requires_grad_(), shift, beside.requires_grad_()
-        torch.library.opcheck(torch.ops.fedurwkv.norm_gelu.default, (*maps, *moments, weight, bias, groups, order))
+        given = *maps, *moments, weight, bias, groups, order, concat
+        torch.library.opcheck(torch.ops.fedurwkv.norm_gelu.default, given)
+
+
+@contextmanager
+def full_of_nan() -> Iterator[None]:
+    """What is not written meanwhile is not a number."""
+    made = {name: getattr(torch, name) for name in ("empty", "empty_like")}
+
+    def filled(name, *given, **words) -> torch.Tensor:
+        tensor = made[name](*given, **words)
+        return tensor.fill_(float("nan")) if tensor.is_floating_point() else tensor
+
+    with mock.patch.multiple(torch, **{name: partial(filled, name) for name in made}):
+        yield
+
+
+def assert_a_map_beside_comes_first() -> None:
+    """To the bit what torch makes of the two, and each one's gradient a half of what came, read where it lies."""
+    several = {"STEPS": 1, "WRITING": 3}  # steps a program, of several tiles
+    sizes = ((1, 8, 7, 5), {"STEPS": 1024}), ((2, 160, 3, 5), {"STEPS": 1024}), ((3, 16, 33, 17), several)
+    kinds = (0, torch.float32, False), (1, torch.bfloat16, True), (2, torch.bfloat16, False)
+    for (size, cuts), (order, dtype, grouped) in itertools.product(sizes, kinds):
+        torch.manual_seed(0)
+        x, skip = (torch.randn(size).to(dtype).to(memory_format=torch.channels_last).requires_grad_() for _ in "xs")
+        of = size[:2] if grouped else size[1:2]  # each sample's own weights, or all samples'
+        leaves = x, *(torch.randn(of, requires_grad=True) for _ in "wb")
+        words = {"order": order, "eps": 1e-5, "groups": grouped * size[1] // 8}
+        with full_of_nan(), mock.patch.multiple(norm_triton, **cuts):
+            y = norm_gelu_triton(*leaves, **words, beside=skip, concat=True)
+            dy = torch.randn(y.shape).to(dtype).to(memory_format=torch.channels_last)
+            dskip, *found = torch.autograd.grad(y, (skip, *leaves), dy)
+            z = norm_gelu_triton(*leaves, **words)
+            expected = torch.autograd.grad(z, leaves, dy[:, size[1] :].contiguous(memory_format=torch.channels_last))
+        assert y.is_contiguous(memory_format=torch.channels_last)
+        assert torch.equal(y, torch.cat([skip, z], dim=1)), (size, dtype, order)
+        assert torch.equal(dskip, dy[:, : size[1]])
+        assert dskip.data_ptr() == dy.data_ptr()
+        for one, other in zip(found, expected, strict=True):
+            assert torch.equal(one, other), (size, dtype, order)
 
 
 def interpret_steps() -> None:
@@ -207,7 +248,7 @@ def interpret_chains() -> None:
             assert_chain_is_exact(chain, [True])
     tanh = Steps(nn.Conv2d(8, 16, 1), make_norm(16, "batch"), nn.GELU(approximate="tanh"))
     assert_chain_is_exact(tanh, [])  # as it is written, with the bias that the convolution left
-    assert_another_map_is_added()
+    assert_another_map_is_taken_along()
     assert_samples_are_exact(("",))
     assert_samples_are_exact(("fuse", "head"))
     assert_a_layer_is_used_once()
@@ -235,20 +276,21 @@ def assert_chain_is_exact(chain: Steps, shifted: list[bool]) -> None:
         torch.testing.assert_close(one, other.to(one.dtype), msg=name)
 
 
-def assert_another_map_is_added() -> None:
+def assert_another_map_is_taken_along() -> None:
     """By the norm that comes last, where the map is like its own; else by torch, and to the same numbers."""
     x, other = (torch.randn(3, 16, 5, 6).to(memory_format=torch.channels_last).requires_grad_() for _ in "ab")
     ends = ((nn.GELU(), make_norm(16, "batch")), (make_norm(16, "group"), nn.GELU()), (nn.GELU(),))
-    for end, beside in itertools.product(ends, (other, other.detach().contiguous(), other.detach().double())):
+    besides = other, other.detach().contiguous(), other.detach().double()
+    for end, beside, concat in itertools.product(ends, besides, (False, True)):
         chain = Steps(nn.Conv2d(16, 16, 3, padding=1), *end)
         exact = nn.Sequential(*copy.deepcopy(chain)).double()
         chain.to(memory_format=torch.channels_last).backend = "auto"
         with mock.patch.object(steps, "norm_gelu_triton", wraps=steps.norm_gelu_triton) as joined:
-            y = chain.plus(x, beside)
-        assert [call.kwargs["beside"] is beside for call in joined.call_args_list] == [beside is other] * (
-            len(end) - 1
-        )
-        z = exact(x.double()) + beside
+            y = chain.after(x, beside) if concat else chain.plus(x, beside)
+        taken = [(call.kwargs["beside"] is beside, call.kwargs["concat"]) for call in joined.call_args_list]
+        assert taken == [(True, concat) if beside is other else (False, False)] * (len(end) - 1)
+        z = exact(x.double())
+        z = torch.cat([beside, z], dim=1) if concat else z + beside
         torch.testing.assert_close(y.double(), z, rtol=1e-4, atol=1e-4)
         leaves = [leaf for leaf in (x, beside) if leaf.requires_grad]
         found, expected = (torch.autograd.grad(out.square().sum(), leaves) for out in (y, z))
@@ -479,10 +521,12 @@ def compile_norms() -> None:
     for order, shifted, dtype, (even, depth) in itertools.product(orders, (False, True), numbers, forms):
         words = {"BLOCK": 16, "ROWS": 64, "DEPTH": depth, "EVEN": even, "ORDER": order, "SHIFTED": shifted}
         for kernel in kernels_of_maps:
-            own = {norm_kernels.apply: "BESIDE", norm_kernels.apply_backward: "SUMMED"}
-            form = {**words, own[kernel]: shifted} if kernel in own else words
+            own = {norm_kernels.apply: ("BESIDE", (0, 1, 2)), norm_kernels.apply_backward: ("SUMMED", (False, True))}
+            name, values = own.get(kernel, ("ORDER", (order,)))
             maps = {"x_ptr", "beside_ptr", "y_ptr", "dy_ptr", "dx_ptr"}
-            compiled(kernel, {**form, "num_warps": 4, "maxnreg": None}, dtype, maps)
+            for value in values:
+                form = {**words, name: value, "num_warps": 4, "maxnreg": None}
+                compiled(kernel, form, dtype, maps)
 
 
 def check(kernel, words: dict, channels: int, dtype: str) -> None:
