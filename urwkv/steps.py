@@ -2,7 +2,7 @@
 
 Norms with a GELU beside them are one operation, and doubling with the convolution after it is another. On a GPU the
 norm adds the bias of the convolution before it, too, and writes its map beside another where the two are to be one;
-that convolution's groups may become one, and pooling keeps no indices.
+that convolution's groups may become one, and pooling keeps no indices and adds the gradient of a skip to its own.
 """
 
 import ctypes
@@ -23,7 +23,7 @@ from urwkv.ops.grouped import convolution
 
 if HAS_TRITON:
     from urwkv.ops.norm_triton import fits, lies_beside, norm_gelu_triton
-    from urwkv.ops.pool_triton import max_pool_triton
+    from urwkv.ops.pool_triton import fork_triton, max_pool_triton
 
 BACKENDS = ("torch", "auto", "triton")
 
@@ -68,6 +68,15 @@ class Steps(nn.Sequential):
         if self.backend == "torch" or has_hooks(self):
             return torch.cat([skip, self(x)], dim=1)
         return self._joined(x, skip, concat=True)
+
+    def fork(self, x: Tensor) -> tuple[Tensor, Tensor]:
+        """A map itself, and what becomes of it; on a GPU pooling's gradient takes that of the map itself along."""
+        part = _next(list(self))
+        forks = self.backend != "torch" and x.requires_grad and not (has_hooks(self) or torch.compiler.is_compiling())
+        if forks and part.pools and len(self) == 1 and not part.obstacle(x, self.backend, self.keep):
+            skip, pooled = fork_triton(x)
+            return skip, pooled
+        return x, self(x)
 
     def _joined(self, x: Tensor, beside: Tensor | None = None, *, concat: bool = False) -> Tensor:
         layers = list(self)

@@ -187,7 +187,7 @@ def _backward(
 
     A BatchNorm takes a shift that comes right before it away again: its gradient is 0, the sum of no blocks.
     """
-    dy, dy_row = _by_rows(dy)
+    dy, dy_row = gpu.by_rows(dy)
     dx, dwb, shares = _empty_gradients(x, shift, groups, order)
     means = torch.empty_like(dwb)
     cut = Cut.of(x, groups, maps=2, programs=SUMMING)
@@ -226,15 +226,6 @@ def _apart(weight: Tensor, bias: Tensor) -> int:
         return 0
     assert weight.stride() == bias.stride()
     return weight.stride(0)
-
-
-def _by_rows(dy: Tensor) -> tuple[Tensor, int]:
-    """A map whose pixels lie at one distance, and that distance: a half of a concatenated map is read where it is."""
-    _, _, height, width = dy.shape
-    row = dy.stride(3)
-    if dy.stride() == (height * width * row, 1, width * row, row) and row >= dy.shape[1]:
-        return dy, row
-    return dy.contiguous(memory_format=torch.channels_last), dy.shape[1]
 
 
 def _keep(ctx: Any, inputs: tuple[Any, ...], output: Tensor) -> None:

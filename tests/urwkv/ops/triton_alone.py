@@ -25,6 +25,7 @@ from tests.client.privacy.test_samplers import by_hooks, worst
 from tests.urwkv.ops.scans_alone import interpret_scans
 from tests.urwkv.ops.test_triton_scan import assert_near_reference, inputs, poisoned
 from tests.urwkv.test_lean import stirred
+from tests.urwkv.test_steps import nodes_of
 from urwkv import URWKV, steps
 from urwkv.blocks import make_norm
 from urwkv.lean import lean
@@ -298,6 +299,32 @@ def assert_another_map_is_taken_along() -> None:
             torch.testing.assert_close(one, true, rtol=1e-4, atol=1e-3)
 
 
+def interpret_network() -> None:
+    """It learns the same joined, and its skips are written, and their gradients read, where they lie."""
+    for norm, frozen, size in (("batch", (), (2, 3, 32, 16)), ("group", ("stem", "down"), (1, 3, 16, 32))):
+        torch.manual_seed(0)
+        written = URWKV(variant="small", norm=norm).to(memory_format=torch.channels_last)
+        for name, weight in written.named_parameters():
+            weight.requires_grad_(not name.startswith(frozen))
+        exact = copy.deepcopy(written).double()
+        for chain in (module for module in written.modules() if isinstance(module, Steps)):
+            chain.backend = "auto"
+        images = torch.randn(size).to(memory_format=torch.channels_last)
+        with mock.patch.object(steps, "norm_gelu_triton", wraps=steps.norm_gelu_triton) as joined, full_of_nan():
+            loss = written(images).square().mean()
+            assert nodes_of(loss)["_ForkBackward"] == (0 if frozen else 4)
+            loss.backward()
+        assert [call.kwargs["concat"] for call in joined.call_args_list].count(True) == 4
+        expected = exact(images.double()).square().mean()
+        expected.backward()
+        torch.testing.assert_close(loss.double(), expected, rtol=1e-4, atol=0)
+        learning = list(zip(written.parameters(), exact.parameters(), strict=True))
+        whole = sum(other.grad.square().sum() for _, other in learning if other.requires_grad).sqrt()
+        for one, other in learning:
+            assert (one.grad is None) == (other.grad is None) == (not other.requires_grad)
+            assert one.grad is None or (one.grad - other.grad).norm() < 1e-5 * whole
+
+
 def assert_samples_are_exact(trainable: tuple[str, ...]) -> None:
     """Each sample's gradients with joined norms, against those of layers as they are written, in float64."""
     torch.manual_seed(0)
@@ -373,7 +400,10 @@ def interpret_pools() -> None:
         several[map_.abs() > 1] = float("nan")
         several[map_.abs() < 0.2] = -float("inf")
         assert_pool_is_exact(several)
-    assert_pool_is_exact(torch.randn(1, 16, 300, 4)[:, :, ::3])  # a map that is left to torch
+        assert_fork_is_exact(several)
+    for left_to_torch in (torch.randn(1, 16, 300, 4)[:, :, ::3],):
+        assert_pool_is_exact(left_to_torch)
+        assert_fork_is_exact(left_to_torch)
     chain = Steps(nn.MaxPool2d(2))
     chain.backend = "auto"
     seen = []
@@ -395,10 +425,7 @@ def assert_pool_is_exact(map_: torch.Tensor) -> None:
     x = (map_.to(memory_format=torch.channels_last) if fits else map_).requires_grad_()
     wide = map_.detach().double().contiguous().requires_grad_()
     ours = mock.patch.object(steps, "max_pool_triton", wraps=steps.max_pool_triton)
-    full_of_nan = mock.patch.object(
-        torch, "empty_like", lambda like, **words: torch.full_like(like, float("nan"), **words)
-    )
-    with ours as called, full_of_nan:
+    with ours as called, full_of_nan():
         y = chain(x)
         dy = torch.randn(y.shape).to(y.dtype)
         (dx,) = torch.autograd.grad(y, x, dy)
@@ -411,13 +438,34 @@ def assert_pool_is_exact(map_: torch.Tensor) -> None:
     assert torch.equal(dx.double(), expected), map_.shape
 
 
+def assert_fork_is_exact(map_: torch.Tensor) -> None:
+    """A map and its pool, of whichever there is a gradient: that of the map a part of a larger one, or by itself."""
+    chain = Steps(nn.MaxPool2d(2))
+    chain.backend = "auto"
+    fits = map_.is_contiguous()
+    dy = torch.randn(F.max_pool2d(map_, 2).shape).to(map_.dtype)
+    x = (map_.to(memory_format=torch.channels_last) if fits else map_).requires_grad_()
+    wide = torch.randn(len(x), 2 * x.shape[1], *x.shape[2:]).to(x.dtype).to(memory_format=torch.channels_last)
+    part = wide[:, x.shape[1] :]
+    for dskip, dpooled in ((part, dy), (part.contiguous(), dy), (wide[:, : x.shape[1]], None), (None, dy)):
+        results = []
+        for fork in (chain.fork, lambda x: (x, F.max_pool2d(x, 2))):
+            with mock.patch.object(steps, "fork_triton", wraps=steps.fork_triton) as forked, full_of_nan():
+                outs = fork(x)
+                assert forked.call_count == (fits and fork == chain.fork)
+                given = [(out, d) for out, d in zip(outs, (dskip, dpooled), strict=True) if d is not None]
+                ends, gradients = zip(*given, strict=True)
+                results.append([*outs, *torch.autograd.grad(ends, x, gradients)])
+        for found, expected in zip(*results, strict=True):
+            torch.testing.assert_close(found, expected, rtol=0, atol=0, equal_nan=True)
+
+
 def compile_pools() -> None:
     """Pooling at the base network's widths, and at one that is no power of two."""
-    for kernel, channels, dtype in itertools.product(
-        (pool_kernels.forward, pool_kernels.backward), (3, 16, 32, 128, 160), ("fp32", "bf16")
-    ):
-        words = {"C": channels, "BLOCK": pool_triton.BLOCK, "num_warps": 4, "maxnreg": None}
-        compiled(kernel, words, dtype, {"x_ptr", "y_ptr", "dy_ptr", "dx_ptr"})
+    forms = (pool_kernels.forward, {}), *((pool_kernels.backward, {"BESIDE": beside}) for beside in (False, True))
+    for (kernel, form), channels, dtype in itertools.product(forms, (3, 16, 32, 128, 160), ("fp32", "bf16")):
+        words = {**form, "C": channels, "BLOCK": pool_triton.BLOCK, "num_warps": 4, "maxnreg": None}
+        compiled(kernel, words, dtype, {"x_ptr", "y_ptr", "dy_ptr", "beside_ptr", "dx_ptr"})
 
 
 def interpret_finish() -> None:
@@ -575,6 +623,7 @@ if __name__ == "__main__":
             interpret_norms,
             interpret_steps,
             interpret_chains,
+            interpret_network,
             interpret_pairs,
             interpret_pools,
             interpret_finish,
