@@ -43,10 +43,15 @@ def _beats(x, y):
 
 
 @triton.jit
-def _give(dx_ptr, beside_ptr, g, there, BESIDE: tl.constexpr):
-    """Writes a pixel's gradient, and with it the other one that its map has."""
+def _other(beside_ptr, there, BESIDE: tl.constexpr):
+    """The other gradient that a pixel has, if there is one."""
+    return widen(tl.load(beside_ptr, mask=there, other=0.0)) if BESIDE else 0.0
+
+
+@triton.jit
+def _give(dx_ptr, g, other, there, BESIDE: tl.constexpr):
     if BESIDE:
-        g = widen(g) + widen(tl.load(beside_ptr, mask=there, other=0.0))
+        g = widen(g) + other
     tl.store(dx_ptr, g.to(dx_ptr.dtype.element_ty), mask=there)
 
 
@@ -67,6 +72,13 @@ def backward(
     c = tl.load(below + first, mask=whole, other=0.0)
     d = tl.load(below + C + first, mask=whole, other=0.0)
     g = tl.load(dy_ptr + (n * (H // 2) + i) * (W // 2) * C + at, mask=whole, other=0.0)
+    beside = beside_ptr + (n * H + 2 * i) * W * beside_row + (at + at // C * (2 * beside_row - C))
+    under = beside + W * beside_row
+    there, right = at < (W + 1) // 2 * C, at < W // 2 * C
+    e = _other(beside, there, BESIDE)  # all read before anything is written, for nobody says that the maps are apart
+    f = _other(beside + beside_row, right, BESIDE)
+    u = _other(under, there & down, BESIDE)
+    v = _other(under + beside_row, whole, BESIDE)
     taken = _beats(b, a)
     best, which = tl.where(taken, b, a), tl.where(taken, 1.0, 0.0)
     taken = _beats(c, best)
@@ -74,10 +86,7 @@ def backward(
     which = now(tl.where(_beats(d, best), 3.0, which))
     nothing = tl.zeros_like(g)
     above, below = dx_ptr + begin + first, dx_ptr + begin + W * C + first
-    beside = beside_ptr + (n * H + 2 * i) * W * beside_row + (at + at // C * (2 * beside_row - C))
-    under = beside + W * beside_row
-    there, right = at < (W + 1) // 2 * C, at < W // 2 * C
-    _give(above, beside, tl.where(which == 0, g, nothing), there, BESIDE)
-    _give(above + C, beside + beside_row, tl.where(which == 1, g, nothing), right, BESIDE)
-    _give(below, under, tl.where(which == 2, g, nothing), there & down, BESIDE)
-    _give(below + C, under + beside_row, tl.where(which == 3, g, nothing), whole, BESIDE)
+    _give(above, tl.where(which == 0, g, nothing), e, there, BESIDE)
+    _give(above + C, tl.where(which == 1, g, nothing), f, right, BESIDE)
+    _give(below, tl.where(which == 2, g, nothing), u, there & down, BESIDE)
+    _give(below + C, tl.where(which == 3, g, nothing), v, whole, BESIDE)
