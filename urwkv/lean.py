@@ -75,8 +75,9 @@ class LeanFusion(nn.Module):
         self.skip, self.below = (_conv(w, nn.Conv2d, 3, 1) for w in joint.weight.chunk(2))
         self.pair = Pair(joint, block.steps[3], block.steps[6], block.steps[8])
 
-    def join(self, skip: Tensor, below: Tensor) -> Tensor:
-        out: Tensor = self.pair(self.skip(skip), self.below(below))
+    def join(self, skip: Tensor, x: Tensor, up: nn.Module) -> Tensor:
+        """See `urwkv.blocks.Fusion`."""
+        out: Tensor = self.pair(self.skip(skip), self.below(up(x)))
         return out
 
 

@@ -118,10 +118,10 @@ class URWKV(nn.Module):
         x = self.stem(F.pad(images, missing, mode="replicate") if any(missing) else images)
         skips = []
         for stage in self.down:
-            skips.append(stage(x))
-            x = self.pool(skips[-1])
+            skip, x = self.pool.fork(stage(x))
+            skips.append(skip)
         x = self.darm(self.deep(x))
         for up, fuse in zip(self.up, self.fuse, strict=True):
-            x = fuse.join(skips.pop(), up(x))  # type: ignore[operator]
+            x = fuse.join(skips.pop(), x, up)  # type: ignore[operator]
         logits: Tensor = self.head(x)
         return logits[..., :height, :width]
