@@ -14,6 +14,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from urwkv.head import Head
 from urwkv.leaves import has_hooks
 from urwkv.mixing import Mixing
 from urwkv.ops import gpu
@@ -103,7 +104,7 @@ class Steps(nn.Sequential):
 
 
 def choose(network: nn.Module, backend: str) -> None:
-    """Have a network's chains and mixings compute by `backend`: its state stays, and its numbers but for rounding.
+    """Have a network's chains, mixings and head compute by `backend`: its state stays, its numbers but for rounding.
 
     Raises:
         ValueError: there is no such backend, or it needs Triton and that is not installed.
@@ -113,7 +114,7 @@ def choose(network: nn.Module, backend: str) -> None:
     if backend == "triton" and not HAS_TRITON:
         raise ValueError("backend = 'triton' needs the package triton, which is not installed; use auto or torch")
     for module in network.modules():
-        if isinstance(module, (Steps, Mixing)):
+        if isinstance(module, (Steps, Mixing, Head)):
             module.backend = backend
 
 

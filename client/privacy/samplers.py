@@ -16,6 +16,7 @@ from opacus.grad_sample.linear import compute_linear_grad_sample
 from torch import Tensor, nn
 from torch.nn.grad import conv2d_weight
 
+from urwkv.head import Head
 from urwkv.leaves import PerSample, Scale
 
 Sampled = dict[Tensor, Tensor]
@@ -164,6 +165,7 @@ def _wide(x: Tensor) -> torch.dtype:
 
 SAMPLERS: dict[type[nn.Module], Sampler] = {
     nn.Conv2d: as_it_is(convolution),  # type: ignore[arg-type]
+    Head: as_it_is(convolution),  # type: ignore[arg-type]
     nn.Linear: in_float32(compute_linear_grad_sample),
     nn.GroupNorm: in_float32(compute_group_norm_grad_sample),
     nn.LayerNorm: in_float32(compute_layer_norm_grad_sample),

@@ -39,6 +39,12 @@ def obstacle_of_map(x: Tensor) -> str:
     return "" if x.numel() else "needs a pixel"
 
 
+def dtype_beyond(x: Tensor) -> torch.dtype:
+    """What a convolution or linear layer of torch's, given this, computes in."""
+    kind = x.device.type
+    return torch.get_autocast_dtype(kind) if torch.is_autocast_enabled(kind) else x.dtype
+
+
 def map_like(x: Tensor) -> Tensor:
     """An empty map of the shape, dtype and device of another, channels_last."""
     return torch.empty_like(x, memory_format=torch.channels_last)

@@ -14,6 +14,7 @@ from client.privacy.hooks import check_network, per_sample_gradients
 from client.privacy.samplers import convolution
 from protocol.errors import SettingsError
 from urwkv import URWKV
+from urwkv.head import Head
 from urwkv.losses import image_losses
 from urwkv.steps import Steps
 
@@ -116,6 +117,7 @@ def test_bf16_forward_leaves_float32_gradients_as_near_as_the_plain_backward_pas
 
 KEEPING_SIDES = [
     nn.Conv2d(6, 10, 1),
+    Head(6, 10),
     nn.Conv2d(6, 10, 3, padding=1),
     nn.Conv2d(6, 10, 3, padding=1, groups=2),
     nn.Conv2d(6, 10, (5, 1), padding=(2, 0), bias=False),

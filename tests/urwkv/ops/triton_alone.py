@@ -22,6 +22,7 @@ from triton.runtime import interpreter
 
 from client.privacy.hooks import per_sample_gradients
 from tests.client.privacy.test_samplers import by_hooks, worst
+from tests.urwkv.ops.head_alone import interpret_heads
 from tests.urwkv.ops.scans_alone import interpret_scans
 from tests.urwkv.ops.test_triton_scan import assert_near_reference, inputs, poisoned
 from tests.urwkv.test_lean import stirred
@@ -34,6 +35,8 @@ from urwkv.ops import (
     finish_kernels,
     finish_triton,
     gpu,
+    head_kernels,
+    head_triton,
     norm_kernels,
     norm_triton,
     pair_kernels,
@@ -516,6 +519,23 @@ def compile_finish() -> None:
             compiled(finish_kernels.finish, words, dtype, {"x_ptr", "beside_ptr", "y_ptr"})
 
 
+def compile_heads() -> None:
+    """Of both networks' maps, of one whose channels are no power of two, and of rows that fill programs or do not.
+
+    Of the base network's in bf16 no sum changes threads: forward one does, to be written, backward one at the end.
+    """
+    rows = 8 * 256 * 256
+    for classes, channels, dtype, more in itertools.product((1, 4), (8, 16, 24), ("fp32", "bf16"), (0, 5)):
+        *_, words = head_triton.cut(rows + more, channels)
+        assert words["EVEN"] == (more == 0 and channels != 24)
+        for kernel in (head_kernels.forward, head_kernels.backward):
+            tiles = head_triton.tiles(words["BLOCK"], forward=kernel is head_kernels.forward)
+            form = {**words, **tiles, "CLASSES": classes, "maxnreg": None}
+            made = compiled(kernel, form, dtype, {"x_ptr", "y_ptr", "dy_ptr", "dx_ptr"}, divisible=True)
+            if (channels, dtype) == (16, "bf16"):
+                assert made.count("ttg.convert_layout") == classes, (kernel, classes)
+
+
 def compile_scans() -> None:
     """The scans' operators at the base network's and the small one's widths, for maps of float32 and scans of bf16.
 
@@ -633,6 +653,7 @@ if __name__ == "__main__":
             interpret_pools,
             interpret_finish,
             interpret_lean,
+            interpret_heads,
             interpret_scans,
         ),
         "compile": (
@@ -641,6 +662,7 @@ if __name__ == "__main__":
             compile_pairs,
             compile_pools,
             compile_finish,
+            compile_heads,
             compile_scans,
             compile_norms_of_tokens,
         ),
