@@ -47,7 +47,7 @@ class Objective:
             with self._place.autocast():
                 weights = lowered(self._model, self._place.dtype) if self._place.bf16 else {}
                 logits = functional_call(self._model, weights, (normalise(pixels),))
-                return segmentation_loss(logits, masks)
+                return segmentation_loss(logits, masks, "auto")
         finally:
             choose(self._model, self._written)
 

@@ -48,7 +48,7 @@ class Passes:
 
     def _gradients(self, weights: list[nn.Parameter], pixels: Tensor, masks: Tensor, counted: Tensor) -> Gradients:
         with self.place.autocast():
-            losses = image_losses(self.model(normalise(pixels)), masks)
+            losses = image_losses(self.model(normalise(pixels)), masks, "auto")
             loss = torch.where(counted, losses, 0.0).sum()
         torch.autograd.backward(loss)
         grads = [weight.grad_sample for weight in weights]  # type: ignore[attr-defined]

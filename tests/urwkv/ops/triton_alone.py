@@ -23,6 +23,7 @@ from triton.runtime import interpreter
 from client.privacy.hooks import per_sample_gradients
 from tests.client.privacy.test_samplers import by_hooks, worst
 from tests.urwkv.ops.head_alone import interpret_heads
+from tests.urwkv.ops.loss_alone import interpret_losses
 from tests.urwkv.ops.scans_alone import interpret_scans
 from tests.urwkv.ops.test_triton_scan import assert_near_reference, inputs, poisoned
 from tests.urwkv.test_lean import stirred
@@ -37,6 +38,8 @@ from urwkv.ops import (
     gpu,
     head_kernels,
     head_triton,
+    loss_kernels,
+    loss_triton,
     norm_kernels,
     norm_triton,
     pair_kernels,
@@ -536,6 +539,13 @@ def compile_heads() -> None:
                 assert made.count("ttg.convert_layout") == classes, (kernel, classes)
 
 
+def compile_losses() -> None:
+    """The sums over pixels."""
+    for kernel, dtype in itertools.product((loss_kernels.sums, loss_kernels.backward), ("fp32", "bf16")):
+        words = {"BLOCK": loss_triton.BLOCK, "num_warps": 4, "maxnreg": None}
+        compiled(kernel, words, dtype, {"z_ptr", "dz_ptr"}, divisible=True)
+
+
 def compile_scans() -> None:
     """The scans' operators at the base network's and the small one's widths, for maps of float32 and scans of bf16.
 
@@ -654,6 +664,7 @@ if __name__ == "__main__":
             interpret_finish,
             interpret_lean,
             interpret_heads,
+            interpret_losses,
             interpret_scans,
         ),
         "compile": (
@@ -663,6 +674,7 @@ if __name__ == "__main__":
             compile_pools,
             compile_finish,
             compile_heads,
+            compile_losses,
             compile_scans,
             compile_norms_of_tokens,
         ),
