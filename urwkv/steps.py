@@ -6,10 +6,8 @@ indices.
 """
 
 import ctypes
-from collections.abc import Callable
 from dataclasses import dataclass
-from functools import partial
-from typing import Any
+from typing import Any, Protocol
 
 import torch
 from torch import Tensor, nn
@@ -27,11 +25,18 @@ if HAS_TRITON:
 
 BACKENDS = ("torch", "auto", "triton")
 
-Keep = Callable[[nn.Parameter, Tensor], None]
-"""Takes a parameter (C,) and its gradient of each sample, (B, C)."""
-
 HAS_OPENMP = hasattr(ctypes.CDLL(None), "GOMP_parallel")
 """Whether torch's threads are those of GNU OpenMP."""
+
+
+class Keep(Protocol):
+    """Computes with parameters so that their gradients of each sample are kept, which nobody's hooks would see."""
+
+    def for_samples(self, vector: Tensor, samples: int) -> Tensor:
+        """The vector (C,) for every sample, (B, C): one row, read again and again."""
+
+    def convolution(self, layer: nn.Conv2d, x: Tensor, *, doubled: bool, biased: bool) -> Tensor:
+        """What the layer makes of the map, doubled first or not, with its bias or without it."""
 
 
 class Steps(nn.Sequential):
@@ -43,8 +48,7 @@ class Steps(nn.Sequential):
             and the bias of a convolution before them, which is joined with doubling; pooling of 2 x 2 pixels. On a
             CPU, in float32: BatchNorm by the batch's statistics with a GELU, and doubling with a 3 x 3 convolution.
             "triton": as on a GPU, and an error where a norm cannot be computed so.
-        keep: gets per-sample gradients of the norms that are computed so, whose own hooks are not called then.
-            Convolutions keep their biases meanwhile, for their hooks to see.
+        keep: keeps per-sample gradients of what is computed so; the hooks of its norms are not called then.
     """
 
     backend = "torch"
@@ -67,16 +71,18 @@ class Steps(nn.Sequential):
         layers = list(self)
         shift: Tensor | None = None
         while layers:
-            if self.keep is None and (first := _leaving_its_bias(layers, x)):
+            if first := _leaving_its_bias(layers, x):
                 conv, layers = first[-1], layers[len(first) :]
                 assert isinstance(conv, nn.Conv2d)
-                x, shift = _without_bias(conv, x, doubled=len(first) == 2), conv.bias
+                assert conv.bias is not None
+                shift = _for_samples(conv.bias, len(x), self.keep)
+                x = _without_bias(conv, x, self.keep, doubled=len(first) == 2)
             part = _next(layers)
             obstacle = part.obstacle(x, self.backend, self.keep)
             if obstacle and self.backend == "triton" and part.norm is not None:
                 raise ValueError(f"norm and GELU: backend = 'triton' {obstacle}; use auto or torch")
             if obstacle:
-                x = layers[0](x if shift is None else x + shift.to(x.dtype)[:, None, None])
+                x = layers[0](x if shift is None else _shifted(x, shift))
             elif beside is not None and len(part.layers) == len(layers) and part.adds(x, beside):
                 x, beside = part.at_once(x, shift, self.keep, beside), None
             else:
@@ -152,6 +158,8 @@ class _Part:
     def at_once(self, x: Tensor, shift: Tensor | None, keep: Keep | None, beside: Tensor | None = None) -> Tensor:
         """Of the map; where a norm is on a GPU `shift` is added first, and `beside` last."""
         if self.doubled is not None:
+            if keep is not None and _learns(self.doubled):
+                return keep.convolution(self.doubled, x, doubled=True, biased=True)
             return doubled_convolution(x, self.doubled.weight, self.doubled.bias)
         if self.pools:
             y: Tensor = max_pool_triton(x)
@@ -184,10 +192,23 @@ def _leaving_its_bias(layers: list[nn.Module], x: Tensor) -> list[nn.Module]:
     return first if len(first) == 1 or _is_plain(conv) else []
 
 
-def _without_bias(conv: nn.Conv2d, x: Tensor, *, doubled: bool) -> Tensor:
+def _without_bias(conv: nn.Conv2d, x: Tensor, keep: Keep | None, *, doubled: bool) -> Tensor:
+    if keep is not None and _learns(conv):
+        return keep.convolution(conv, x, doubled=doubled, biased=False)
     if doubled:
         return doubled_convolution(x, conv.weight, None)
     return convolution(x, conv.weight, conv.stride, conv.padding, conv.dilation, conv.groups)
+
+
+def _learns(layer: nn.Module) -> bool:
+    return any(parameter.requires_grad for parameter in layer.parameters())
+
+
+def _shifted(x: Tensor, shift: Tensor) -> Tensor:
+    """Of a shift for each sample the gradient is summed in its own dtype."""
+    if shift.ndim == 1:
+        return x + shift.to(x.dtype)[:, None, None]
+    return (x + shift[..., None, None]).to(x.dtype)
 
 
 def _are_vectors(norm: nn.BatchNorm2d) -> bool:
@@ -239,7 +260,7 @@ def _norm_gelu(
 ) -> Tensor:
     words: dict[str, Any] = {"order": order, "eps": norm.eps}
     if isinstance(norm, nn.GroupNorm):
-        weight, bias = (_for_samples(part, len(x), keep) if keep else part for part in (norm.weight, norm.bias))
+        weight, bias = (_for_samples(part, len(x), keep) for part in (norm.weight, norm.bias))
         return norm_gelu_triton(x, weight, bias, shift=shift, beside=beside, groups=norm.num_groups, **words)
     assert norm.num_batches_tracked is not None
     assert norm.running_mean is not None
@@ -253,9 +274,5 @@ def _norm_gelu(
     return norm_gelu_numba(x, norm.weight, norm.bias, **words)
 
 
-def _for_samples(vector: nn.Parameter, samples: int, keep: Keep) -> Tensor:
-    """The vector (C,) for every sample, (B, C), so that its gradient comes one a sample, too."""
-    wide = vector.expand(samples, -1)
-    if wide.requires_grad:
-        wide.register_hook(partial(keep, vector))  # type: ignore[no-untyped-call]
-    return wide
+def _for_samples(vector: Tensor, samples: int, keep: Keep | None) -> Tensor:
+    return vector if keep is None else keep.for_samples(vector, samples)

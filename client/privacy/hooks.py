@@ -1,14 +1,16 @@
-"""Per-sample gradients of a whole network, by Opacus's hooks with our rules."""
+"""Per-sample gradients of a whole network: by Opacus's hooks with our rules, and by what convolutions leave."""
 
 import warnings
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
+from functools import partial
 from typing import ClassVar
 
 import torch
 from opacus.grad_sample import GradSampleHooks
 from torch import Tensor, nn
 
+from client.privacy.kept import Kept
 from client.privacy.samplers import SAMPLERS, Sampler
 from protocol.errors import SettingsError
 from urwkv.leaves import PerSample
@@ -21,6 +23,9 @@ class _Hooks(GradSampleHooks):
     """Opacus's hooks with our table of rules: the table of all Opacus stays as it is."""
 
     GRAD_SAMPLERS: ClassVar[dict[type[nn.Module], Sampler]] = SAMPLERS
+
+    def iterate_submodules(self, module: nn.Module) -> Iterable[nn.Module]:
+        return (layer for layer in super().iterate_submodules(module) if type(layer) is not nn.Conv2d)
 
 
 def check_network(model: nn.Module) -> None:
@@ -62,10 +67,15 @@ def per_sample_gradients(model: nn.Module) -> Iterator[None]:
     check_network(model)
     # torch's remark on a layer whose input needs no gradient, as a first layer's never does
     warnings.filterwarnings("ignore", "Full backward hook is firing", UserWarning)
-    hooks = _Hooks(model, loss_reduction="sum")
+    hooks, kept = _Hooks(model, loss_reduction="sum"), Kept()
     chains = [(chain, chain.backend) for chain in model.modules() if isinstance(chain, Steps)]
     for chain, _ in chains:
-        chain.backend, chain.keep = "auto", _keep
+        chain.backend, chain.keep = "auto", kept
+    convolutions = [
+        m for m in model.modules() if type(m) is nn.Conv2d and any(w.requires_grad for w in m.parameters())
+    ]
+    for layer in convolutions:
+        layer.forward = partial(kept.convolution, layer)  # type: ignore[method-assign]
     before = {PerSample: _cut, nn.GroupNorm: _lead}
     changed = [m.register_forward_pre_hook(before[type(m)]) for m in model.modules() if type(m) in before]
     try:
@@ -74,20 +84,13 @@ def per_sample_gradients(model: nn.Module) -> Iterator[None]:
         for handle in changed:
             handle.remove()
         hooks.cleanup()
+        for layer in convolutions:
+            vars(layer).pop("forward")
         for chain, backend in chains:
             chain.backend, chain.keep = backend, None
         for module in model.modules():
             module.__dict__.pop("activations", None)
             module.__dict__.pop("max_batch_len", None)
-
-
-def _keep(weight: nn.Parameter, grads: Tensor) -> None:
-    """Where norms are computed together with their neighbours, their layers' hooks have nothing to see."""
-    if weight.grad_sample is not None:  # type: ignore[attr-defined]
-        raise RuntimeError(
-            "a norm has per-sample gradients already: use a layer once a pass, and take its gradients before the next"
-        )
-    weight.grad_sample = grads.detach()  # type: ignore[attr-defined]
 
 
 def _cut(_: nn.Module, inputs: tuple[Tensor, ...]) -> tuple[Tensor, ...]:
