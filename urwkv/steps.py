@@ -7,12 +7,12 @@ indices.
 
 import ctypes
 from dataclasses import dataclass
-from typing import Any, Protocol
+from typing import Any
 
 import torch
 from torch import Tensor, nn
 
-from urwkv.leaves import has_hooks
+from urwkv.leaves import Keep, for_samples, has_hooks
 from urwkv.mixing import Mixing
 from urwkv.ops import gpu
 from urwkv.ops.doubling import Doubling, doubled_convolution
@@ -27,16 +27,6 @@ BACKENDS = ("torch", "auto", "triton")
 
 HAS_OPENMP = hasattr(ctypes.CDLL(None), "GOMP_parallel")
 """Whether torch's threads are those of GNU OpenMP."""
-
-
-class Keep(Protocol):
-    """Computes with parameters so that their gradients of each sample are kept, which nobody's hooks would see."""
-
-    def for_samples(self, vector: Tensor, samples: int) -> Tensor:
-        """The vector (C,) for every sample, (B, C): one row, read again and again."""
-
-    def convolution(self, layer: nn.Conv2d, x: Tensor, *, doubled: bool, biased: bool) -> Tensor:
-        """What the layer makes of the map, doubled first or not, with its bias or without it."""
 
 
 class Steps(nn.Sequential):
@@ -75,7 +65,7 @@ class Steps(nn.Sequential):
                 conv, layers = first[-1], layers[len(first) :]
                 assert isinstance(conv, nn.Conv2d)
                 assert conv.bias is not None
-                shift = _for_samples(conv.bias, len(x), self.keep)
+                shift = for_samples(conv.bias, len(x), self.keep)
                 x = _without_bias(conv, x, self.keep, doubled=len(first) == 2)
             part = _next(layers)
             obstacle = part.obstacle(x, self.backend, self.keep)
@@ -260,7 +250,7 @@ def _norm_gelu(
 ) -> Tensor:
     words: dict[str, Any] = {"order": order, "eps": norm.eps}
     if isinstance(norm, nn.GroupNorm):
-        weight, bias = (_for_samples(part, len(x), keep) for part in (norm.weight, norm.bias))
+        weight, bias = (for_samples(part, len(x), keep) for part in (norm.weight, norm.bias))
         return norm_gelu_triton(x, weight, bias, shift=shift, beside=beside, groups=norm.num_groups, **words)
     assert norm.num_batches_tracked is not None
     assert norm.running_mean is not None
@@ -272,7 +262,3 @@ def _norm_gelu(
     from urwkv.ops.norm_numba import norm_gelu_numba  # which compiles: who does not train does not wait for it
 
     return norm_gelu_numba(x, norm.weight, norm.bias, **words)
-
-
-def _for_samples(vector: Tensor, samples: int, keep: Keep | None) -> Tensor:
-    return vector if keep is None else keep.for_samples(vector, samples)

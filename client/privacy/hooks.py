@@ -14,6 +14,7 @@ from client.privacy.kept import Kept
 from client.privacy.samplers import SAMPLERS, Sampler
 from protocol.errors import SettingsError
 from urwkv.leaves import PerSample
+from urwkv.mixing import Mixing
 from urwkv.steps import Steps
 
 BATCH_NORMS = (nn.BatchNorm1d, nn.BatchNorm2d, nn.BatchNorm3d, nn.SyncBatchNorm)
@@ -68,9 +69,9 @@ def per_sample_gradients(model: nn.Module) -> Iterator[None]:
     # torch's remark on a layer whose input needs no gradient, as a first layer's never does
     warnings.filterwarnings("ignore", "Full backward hook is firing", UserWarning)
     hooks, kept = _Hooks(model, loss_reduction="sum"), Kept()
-    chains = [(chain, chain.backend) for chain in model.modules() if isinstance(chain, Steps)]
-    for chain, _ in chains:
-        chain.backend, chain.keep = "auto", kept
+    joined = [(module, module.backend) for module in model.modules() if isinstance(module, (Steps, Mixing))]
+    for module, _ in joined:
+        module.backend, module.keep = "auto", kept
     convolutions = [
         m for m in model.modules() if type(m) is nn.Conv2d and any(w.requires_grad for w in m.parameters())
     ]
@@ -86,8 +87,8 @@ def per_sample_gradients(model: nn.Module) -> Iterator[None]:
         hooks.cleanup()
         for layer in convolutions:
             vars(layer).pop("forward")
-        for chain, backend in chains:
-            chain.backend, chain.keep = backend, None
+        for module, backend in joined:
+            module.backend, module.keep = backend, None
         for module in model.modules():
             module.__dict__.pop("activations", None)
             module.__dict__.pop("max_batch_len", None)

@@ -21,12 +21,13 @@ from triton.runtime import interpreter
 
 from client.privacy.hooks import per_sample_gradients
 from tests.client.privacy.test_samplers import by_hooks, worst
-from tests.urwkv.ops.scans_alone import interpret_scans
+from tests.urwkv.ops.scans_alone import interpret_scans, scans_counted
 from tests.urwkv.ops.test_triton_scan import assert_near_reference, inputs, poisoned
 from tests.urwkv.test_lean import stirred
 from urwkv import URWKV, steps
 from urwkv.blocks import make_norm
 from urwkv.lean import lean
+from urwkv.mixing import Mixing
 from urwkv.ops import finish as finish_module
 from urwkv.ops import (
     finish_kernels,
@@ -265,10 +266,14 @@ def assert_samples_are_exact(trainable: tuple[str, ...]) -> None:
         weight.requires_grad_(name.startswith(trainable))
     images = torch.randn(2, 3, 32, 32).to(memory_format=torch.channels_last)
     masks = torch.randint(2, (2, 32, 32), dtype=torch.uint8)
-    with counted() as found:
+    with counted() as found, scans_counted() as scans:
         ours = by_hooks(model, images, masks)
     assert found == [True] * sum(isinstance(layer, nn.GroupNorm) for layer in model.modules())
-    assert {(chain.backend, chain.keep) for chain in model.modules() if isinstance(chain, Steps)} == {("torch", None)}
+    assert scans == ["mixed", "normed", "gated", "mixed", "normed"]
+    joined = (module for module in model.modules() if isinstance(module, (Steps, Mixing)))
+    assert {(module.backend, module.keep) for module in joined} == {("torch", None)}
+    nobody = by_hooks(model, images[:0], masks[:0])
+    assert {name: grads.shape for name, grads in nobody.items()} == {name: (0, *g.shape[1:]) for name, g in ours.items()}
     exact = copy.deepcopy(model).double().to(memory_format=torch.contiguous_format)
     assert worst(ours, by_hooks(exact, images.double().contiguous(), masks)) < 1e-4
 
