@@ -38,7 +38,7 @@ def has_hooks(layer: nn.Module) -> bool:
 
 
 class Keep(Protocol):
-    """Computes with parameters so that their gradients of each sample are kept, which hooks of layers would not see."""
+    """Computes with parameters and keeps their gradients of each sample, which hooks of layers would not see."""
 
     def for_samples(self, vector: Tensor, samples: int) -> Tensor:
         """The vector (C,) for every sample, (B, C): one row, read again and again."""

@@ -70,8 +70,8 @@ def per_sample_gradients(model: nn.Module) -> Iterator[None]:
     warnings.filterwarnings("ignore", "Full backward hook is firing", UserWarning)
     hooks, kept = _Hooks(model, loss_reduction="sum"), Kept()
     joined = [(module, module.backend) for module in model.modules() if isinstance(module, (Steps, Mixing))]
-    for module, _ in joined:
-        module.backend, module.keep = "auto", kept
+    for chain, _ in joined:
+        chain.backend, chain.keep = "auto", kept
     convolutions = [
         m for m in model.modules() if type(m) is nn.Conv2d and any(w.requires_grad for w in m.parameters())
     ]
@@ -87,8 +87,8 @@ def per_sample_gradients(model: nn.Module) -> Iterator[None]:
         hooks.cleanup()
         for layer in convolutions:
             vars(layer).pop("forward")
-        for module, backend in joined:
-            module.backend, module.keep = backend, None
+        for chain, backend in joined:
+            chain.backend, chain.keep = backend, None
         for module in model.modules():
             module.__dict__.pop("activations", None)
             module.__dict__.pop("max_batch_len", None)

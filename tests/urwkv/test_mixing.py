@@ -47,7 +47,9 @@ def assert_mixing_is_exact_by_sample(order, shape, device="cpu", relative=2e-6):
     gradients = [torch.randn_like(x) for x in found]
     found += torch.autograd.grad(found, [z, *rows], gradients)
     leaves = [mu.double().requires_grad_() for mu in mus]
-    expected = by_sample(z.double(), leaves, lambda own, mus: mixings(order, own, mus), [g.double() for g in gradients])
+    expected = by_sample(
+        z.double(), leaves, lambda own, mus: mixings(order, own, mus), [g.double() for g in gradients]
+    )
     for one, exact in zip(found, expected, strict=True):
         assert one.shape == exact.shape
         assert (one - exact).abs().max() < relative * max(1, exact.abs().max()), (order.__name__, shape)

@@ -113,8 +113,7 @@ def token_norm_triton(
 
     Args:
         x: (..., C), C such that `fits`, any floating dtype but float64.
-        weight, bias: (C,); or of x (B, ..., C) they are (B, C), one row for all, whose gradients then are each sample's
-            own.
+        weight, bias: (C,); or (B, C) for x (B, ..., C), one row for all, whose gradients then are each sample's own.
         squared: the norm is given max(x, 0)^2.
         dtype: of what comes back.
 

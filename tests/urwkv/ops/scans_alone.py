@@ -55,7 +55,9 @@ def interpret_norms_of_tokens() -> None:
     with pytest.MonkeyPatch.context() as patch:
         poisoned(patch)
         patch.setattr(token_triton, "PROGRAMS", 3)
-        for shape, squared in itertools.product(((2, 4, 5, 24), (3, 2, 3, 64), (7, 1, 1024), (1, 1, 3000), (3, 1, 8)), (False, True)):
+        for shape, squared in itertools.product(
+            ((2, 4, 5, 24), (3, 2, 3, 64), (7, 1, 1024), (1, 1, 3000), (3, 1, 8)), (False, True)
+        ):
             assert_norm_is_exact(shape, squared)
             assert_norm_is_exact_by_sample(shape, squared)
     x, weight = torch.randn(2, 5, 8), torch.ones(8)

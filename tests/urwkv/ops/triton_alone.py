@@ -273,7 +273,9 @@ def assert_samples_are_exact(trainable: tuple[str, ...]) -> None:
     joined = (module for module in model.modules() if isinstance(module, (Steps, Mixing)))
     assert {(module.backend, module.keep) for module in joined} == {("torch", None)}
     nobody = by_hooks(model, images[:0], masks[:0])
-    assert {name: grads.shape for name, grads in nobody.items()} == {name: (0, *g.shape[1:]) for name, g in ours.items()}
+    assert {name: grads.shape for name, grads in nobody.items()} == {
+        name: (0, *g.shape[1:]) for name, g in ours.items()
+    }
     exact = copy.deepcopy(model).double().to(memory_format=torch.contiguous_format)
     assert worst(ours, by_hooks(exact, images.double().contiguous(), masks)) < 1e-4
 
