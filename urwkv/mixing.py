@@ -8,7 +8,7 @@ from collections.abc import Callable
 import torch
 from torch import Tensor, nn
 
-from urwkv.leaves import Scale, has_hooks
+from urwkv.leaves import Keep, Scale, for_samples, has_hooks
 from urwkv.ops import gpu
 from urwkv.ops.gpu import HAS_TRITON
 from urwkv.scans import one_order, quad_scan, two_orders, undo_quad_scan
@@ -28,9 +28,11 @@ class Mixing(nn.Module):
         backend: "torch": as it is written. "auto": each as one operation on a GPU with Triton, where no leaf has
             hooks. "triton": as "auto", and an error where that cannot be. Tokens of another shift than "quad" are
             mixed as written, whatever it is.
+        keep: keeps per-sample gradients of what is computed so; the hooks of its leaves are not called then.
     """
 
     backend = "torch"
+    keep: Keep | None = None
 
     def __init__(self, shift: Shift, tokens: Callable[..., Tensor]) -> None:
         super().__init__()
@@ -39,7 +41,8 @@ class Mixing(nn.Module):
     def mixed(self, z: Tensor, *mus: Scale) -> list[Tensor]:
         """z mu + z' (1 - mu) for each mu, z' being the other token: of a map (B, H, W, C), each (B, scans, T, C)."""
         if self.shift == "quad" and self._at_once(z, *mus):
-            return mixed_scans_triton(z, [mu.weight for mu in mus], self.scans, gpu.dtype_beyond(z))
+            weights = [for_samples(mu.weight, len(z), self.keep) for mu in mus]
+            return mixed_scans_triton(z, weights, self.scans, gpu.dtype_beyond(z))
         other = self.tokens(z, lambda grid: shift_tokens(grid, self.shift))
         change = self.tokens(z) - other  # z mu + z' (1 - mu) = z' + (z - z') mu
         return [other + mu(change) for mu in mus]
@@ -56,7 +59,8 @@ class Mixing(nn.Module):
         if self._at_once(x, norm) and fits(x.shape[-1]):
             autocast = torch.is_autocast_enabled(x.device.type)
             dtype = gpu.dtype_beyond(x) if squared or not autocast else torch.float32
-            return token_norm_triton(x, norm.weight, norm.bias, eps=norm.eps, squared=squared, dtype=dtype)
+            weight, bias = (for_samples(vector, len(x), self.keep) for vector in (norm.weight, norm.bias))
+            return token_norm_triton(x, weight, bias, eps=norm.eps, squared=squared, dtype=dtype)
         y: Tensor = norm(torch.relu(x).square() if squared else x)
         return y
 
@@ -69,7 +73,8 @@ class Mixing(nn.Module):
     def _at_once(self, x: Tensor, *leaves: nn.Module) -> bool:
         if self.backend == "torch":
             return False
-        obstacle = gpu.obstacle(x) or ("calls no hooks of layers" if any(map(has_hooks, leaves)) else "")
+        hooks = self.keep is None and any(map(has_hooks, leaves))
+        obstacle = gpu.obstacle(x) or ("calls no hooks of layers" if hooks else "")
         if obstacle and self.backend == "triton":
             raise ValueError(f"mixing tokens: backend = 'triton' {obstacle}; use auto or torch")
         return not obstacle

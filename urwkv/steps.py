@@ -6,16 +6,14 @@ that convolution's groups may become one, and pooling keeps no indices and adds 
 """
 
 import ctypes
-from collections.abc import Callable
 from dataclasses import dataclass
-from functools import partial
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
 from urwkv.head import Head
-from urwkv.leaves import has_hooks
+from urwkv.leaves import Keep, for_samples, has_hooks
 from urwkv.mixing import Mixing
 from urwkv.ops import gpu
 from urwkv.ops.doubling import Doubling, doubled_convolution
@@ -27,9 +25,6 @@ if HAS_TRITON:
     from urwkv.ops.pool_triton import fork_triton, max_pool_triton
 
 BACKENDS = ("torch", "auto", "triton")
-
-Keep = Callable[[nn.Parameter, Tensor], None]
-"""Takes a parameter (C,) and its gradient of each sample, (B, C)."""
 
 HAS_OPENMP = hasattr(ctypes.CDLL(None), "GOMP_parallel")
 """Whether torch's threads are those of GNU OpenMP."""
@@ -44,8 +39,7 @@ class Steps(nn.Sequential):
             and the bias of a convolution before them, which is joined with doubling; pooling of 2 x 2 pixels. On a
             CPU, in float32: BatchNorm by the batch's statistics with a GELU, and doubling with a 3 x 3 convolution.
             "triton": as on a GPU, and an error where a norm cannot be computed so.
-        keep: gets per-sample gradients of the norms that are computed so, whose own hooks are not called then.
-            Convolutions keep their biases meanwhile, for their hooks to see.
+        keep: keeps per-sample gradients of what is computed so; the hooks of its norms are not called then.
     """
 
     backend = "torch"
@@ -83,16 +77,18 @@ class Steps(nn.Sequential):
         layers = list(self)
         shift: Tensor | None = None
         while layers:
-            if self.keep is None and (first := _leaving_its_bias(layers, x)):
+            if first := _leaving_its_bias(layers, x):
                 conv, layers = first[-1], layers[len(first) :]
                 assert isinstance(conv, nn.Conv2d)
-                x, shift = _without_bias(conv, x, doubled=len(first) == 2), conv.bias
+                assert conv.bias is not None
+                shift = for_samples(conv.bias, len(x), self.keep)
+                x = _without_bias(conv, x, self.keep, doubled=len(first) == 2)
             part = _next(layers)
             obstacle = part.obstacle(x, self.backend, self.keep)
             if obstacle and self.backend == "triton" and part.norm is not None:
                 raise ValueError(f"norm and GELU: backend = 'triton' {obstacle}; use auto or torch")
             if obstacle:
-                x = layers[0](x if shift is None else x + shift.to(x.dtype)[:, None, None])
+                x = layers[0](x if shift is None else _shifted(x, shift))
             elif beside is not None and len(part.layers) == len(layers) and part.takes(x, beside):
                 return part.at_once(x, shift, self.keep, beside, concat=concat)
             else:
@@ -178,6 +174,8 @@ class _Part:
     ) -> Tensor:
         """Of the map; where a norm is on a GPU `shift` is added first, `beside` last or by `concat` put first."""
         if self.doubled is not None:
+            if keep is not None and _learns(self.doubled):
+                return keep.convolution(self.doubled, x, doubled=True, biased=True)
             return doubled_convolution(x, self.doubled.weight, self.doubled.bias)
         if self.pools:
             y: Tensor = max_pool_triton(x)
@@ -210,10 +208,23 @@ def _leaving_its_bias(layers: list[nn.Module], x: Tensor) -> list[nn.Module]:
     return first if len(first) == 1 or _is_plain(conv) else []
 
 
-def _without_bias(conv: nn.Conv2d, x: Tensor, *, doubled: bool) -> Tensor:
+def _without_bias(conv: nn.Conv2d, x: Tensor, keep: Keep | None, *, doubled: bool) -> Tensor:
+    if keep is not None and _learns(conv):
+        return keep.convolution(conv, x, doubled=doubled, biased=False)
     if doubled:
         return doubled_convolution(x, conv.weight, None)
     return convolution(x, conv.weight, conv.stride, conv.padding, conv.dilation, conv.groups)
+
+
+def _learns(layer: nn.Module) -> bool:
+    return any(parameter.requires_grad for parameter in layer.parameters())
+
+
+def _shifted(x: Tensor, shift: Tensor) -> Tensor:
+    """Of a shift for each sample the gradient is summed in its own dtype."""
+    if shift.ndim == 1:
+        return x + shift.to(x.dtype)[:, None, None]
+    return (x + shift[..., None, None]).to(x.dtype)
 
 
 def _are_vectors(norm: nn.BatchNorm2d) -> bool:
@@ -264,7 +275,7 @@ def _norm_gelu(
 ) -> Tensor:
     words: dict[str, Any] = {"order": order, "eps": norm.eps}
     if isinstance(norm, nn.GroupNorm):
-        weight, bias = (_for_samples(part, len(x), keep) if keep else part for part in (norm.weight, norm.bias))
+        weight, bias = (for_samples(part, len(x), keep) for part in (norm.weight, norm.bias))
         return norm_gelu_triton(x, weight, bias, groups=norm.num_groups, **on_gpu, **words)
     assert norm.num_batches_tracked is not None
     assert norm.running_mean is not None
@@ -278,11 +289,3 @@ def _norm_gelu(
 
     norm.num_batches_tracked.add_(1)
     return norm_gelu_numba(x, norm.weight, norm.bias, running=running, **words)
-
-
-def _for_samples(vector: nn.Parameter, samples: int, keep: Keep) -> Tensor:
-    """The vector (C,) for every sample, (B, C), so that its gradient comes one a sample, too."""
-    wide = vector.expand(samples, -1)
-    if wide.requires_grad:
-        wide.register_hook(partial(keep, vector))  # type: ignore[no-untyped-call]
-    return wide

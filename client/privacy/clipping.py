@@ -6,6 +6,7 @@ Opacus's optimizer keeps the books: no gradient counts twice, and physical batch
 gets its noise once.
 """
 
+import itertools
 from collections.abc import Sequence
 
 import torch
@@ -21,6 +22,9 @@ MARGIN = 1 - 1e-5
 
 AUTOMATIC = 0.01
 """gamma of automatic clipping."""
+
+SMALL = 4096
+"""Numbers of a tensor up to which tensors of a size are scaled at once: a GPU waits for each operation's start."""
 
 
 def factors(norms: Tensor, bound: float, clipping: Clipping, layers: Sequence[int]) -> Tensor:
@@ -77,17 +81,28 @@ class PrivateOptimizer(DPOptimizer):
     @torch.no_grad()
     def clip_and_accumulate(self) -> None:
         """Add the scaled gradients of a physical batch to the sum; one that is not finite counts as 0."""
-        samples = [self._get_flat_grad_sample(p).to(p.dtype) for p in self.params]
-        norms = torch.stack([torch.linalg.vector_norm(grads.flatten(1), dim=1) for grads in samples])
+        for p in self.params:
+            _check_processed_flag(p.grad_sample)
+        alike = _alike(self.params)
+        blocks = [
+            _block([self._get_flat_grad_sample(self.params[i]).to(self.params[i].dtype) for i in g]) for g in alike
+        ]
+        norms = torch.cat([torch.linalg.vector_norm(block, dim=2) for block in blocks])
         finite = norms.isfinite().all(dim=0)
         if not finite.all():
-            samples = [grads[finite] for grads in samples]
+            blocks = [block[:, finite] for block in blocks]
             norms = norms[:, finite]
-        scales = factors(norms, self.max_grad_norm, self.clipping, self.layers)
-        for p, grads, scale in zip(self.params, samples, scales, strict=True):
-            _check_processed_flag(p.grad_sample)
-            clipped = torch.tensordot(scale, grads, dims=1)
-            p.summed_grad = clipped if p.summed_grad is None else p.summed_grad + clipped
+        scales = factors(norms, self.max_grad_norm, self.clipping, [self.layers[i] for group in alike for i in group])
+        each = torch.split(scales[:, None], [len(group) for group in alike])
+        sums = [torch.bmm(scale, block).squeeze(1) for scale, block in zip(each, blocks, strict=True)]
+        pairs = zip(itertools.chain(*alike), itertools.chain(*sums), strict=True)
+        clipped = [row.view_as(self.params[i]) for i, row in sorted(pairs, key=lambda pair: pair[0])]
+        if self.params[0].summed_grad is None:
+            for p, first in zip(self.params, clipped, strict=True):
+                p.summed_grad = first
+        else:
+            torch._foreach_add_([p.summed_grad for p in self.params], clipped)
+        for p in self.params:
             _mark_as_processed(p.grad_sample)
 
     @torch.no_grad()
@@ -102,8 +117,24 @@ class PrivateOptimizer(DPOptimizer):
             noise = self.randomness.normals(sum(sizes), device).mul_(std)
         else:  # the bound may be infinite then
             noise = torch.zeros(sum(sizes), dtype=torch.float64, device=device)
-        parts = torch.split(noise, sizes)
-        for p, part in zip(self.params, parts, strict=True):
+        noisy = [part.view_as(p) for p, part in zip(self.params, torch.split(noise, sizes), strict=True)]
+        for p in self.params:
             _check_processed_flag(p.summed_grad)
-            p.grad = torch.empty_like(p).copy_(part.view_as(p).add_(p.summed_grad))
+        torch._foreach_add_(noisy, [p.summed_grad for p in self.params])
+        for p, sums in zip(self.params, noisy, strict=True):
+            p.grad = torch.empty_like(p).copy_(sums)
             _mark_as_processed(p.summed_grad)
+
+
+def _alike(tensors: Sequence[Tensor]) -> list[list[int]]:
+    """Which tensors are computed at once, by their numbers: the small ones of one size."""
+    groups: dict[tuple[int, int], list[int]] = {}
+    for i, tensor in enumerate(tensors):
+        groups.setdefault((tensor.numel(), i if tensor.numel() > SMALL else -1), []).append(i)
+    return list(groups.values())
+
+
+def _block(grads: list[Tensor]) -> Tensor:
+    """(B, *shape) of n tensors of one size as (n, B, size): a copy only of several."""
+    rows = [each.flatten(1) for each in grads]
+    return torch.stack(rows) if len(rows) > 1 else rows[0][None]

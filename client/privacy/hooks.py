@@ -1,17 +1,21 @@
-"""Per-sample gradients of a whole network, by Opacus's hooks with our rules."""
+"""Per-sample gradients of a whole network: by Opacus's hooks with our rules, and by what convolutions leave."""
 
 import warnings
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
+from functools import partial
 from typing import ClassVar
 
 import torch
 from opacus.grad_sample import GradSampleHooks
 from torch import Tensor, nn
 
+from client.privacy.kept import Kept
 from client.privacy.samplers import SAMPLERS, Sampler
 from protocol.errors import SettingsError
+from urwkv.head import Head
 from urwkv.leaves import PerSample
+from urwkv.mixing import Mixing
 from urwkv.steps import Steps
 
 BATCH_NORMS = (nn.BatchNorm1d, nn.BatchNorm2d, nn.BatchNorm3d, nn.SyncBatchNorm)
@@ -21,6 +25,9 @@ class _Hooks(GradSampleHooks):
     """Opacus's hooks with our table of rules: the table of all Opacus stays as it is."""
 
     GRAD_SAMPLERS: ClassVar[dict[type[nn.Module], Sampler]] = SAMPLERS
+
+    def iterate_submodules(self, module: nn.Module) -> Iterable[nn.Module]:
+        return (layer for layer in super().iterate_submodules(module) if type(layer) is not nn.Conv2d)
 
 
 def check_network(model: nn.Module) -> None:
@@ -62,10 +69,18 @@ def per_sample_gradients(model: nn.Module) -> Iterator[None]:
     check_network(model)
     # torch's remark on a layer whose input needs no gradient, as a first layer's never does
     warnings.filterwarnings("ignore", "Full backward hook is firing", UserWarning)
-    hooks = _Hooks(model, loss_reduction="sum")
-    chains = [(chain, chain.backend) for chain in model.modules() if isinstance(chain, Steps)]
-    for chain, _ in chains:
-        chain.backend, chain.keep = "auto", _keep
+    hooks, kept = _Hooks(model, loss_reduction="sum"), Kept()
+    joined = [(module, module.backend) for module in model.modules() if isinstance(module, (Steps, Mixing))]
+    for chain, _ in joined:
+        chain.backend, chain.keep = "auto", kept
+    heads = [(module, module.backend) for module in model.modules() if isinstance(module, Head)]
+    for head, _ in heads:
+        head.backend = "auto"
+    convolutions = [
+        m for m in model.modules() if type(m) is nn.Conv2d and any(w.requires_grad for w in m.parameters())
+    ]
+    for layer in convolutions:
+        layer.forward = partial(kept.convolution, layer)  # type: ignore[method-assign]
     before = {PerSample: _cut, nn.GroupNorm: _lead}
     changed = [m.register_forward_pre_hook(before[type(m)]) for m in model.modules() if type(m) in before]
     try:
@@ -74,20 +89,15 @@ def per_sample_gradients(model: nn.Module) -> Iterator[None]:
         for handle in changed:
             handle.remove()
         hooks.cleanup()
-        for chain, backend in chains:
+        for layer in convolutions:
+            vars(layer).pop("forward")
+        for chain, backend in joined:
             chain.backend, chain.keep = backend, None
+        for head, backend in heads:
+            head.backend = backend
         for module in model.modules():
             module.__dict__.pop("activations", None)
             module.__dict__.pop("max_batch_len", None)
-
-
-def _keep(weight: nn.Parameter, grads: Tensor) -> None:
-    """Where norms are computed together with their neighbours, their layers' hooks have nothing to see."""
-    if weight.grad_sample is not None:  # type: ignore[attr-defined]
-        raise RuntimeError(
-            "a norm has per-sample gradients already: use a layer once a pass, and take its gradients before the next"
-        )
-    weight.grad_sample = grads.detach()  # type: ignore[attr-defined]
 
 
 def _cut(_: nn.Module, inputs: tuple[Tensor, ...]) -> tuple[Tensor, ...]:

@@ -7,6 +7,7 @@ import copy
 
 import pytest
 import torch
+import torch.nn.functional as F
 
 from tests.urwkv.ops.test_triton_scan import poisoned
 from urwkv import URWKV, mixing
@@ -23,6 +24,54 @@ def mixings(order, z, mus):
     """As they are defined, by their words: z mu + z' (1 - mu)."""
     own, other = order(z), order(z, lambda grid: shift_tokens(grid, "quad"))
     return [own * mu + other * (1 - mu) for mu in mus]
+
+
+def by_sample(x, leaves, make, dy):
+    """Of what is made of each sample by itself: it, its gradient, and each leaf's, (B, ...)."""
+    parts = []
+    for row in range(len(x)):
+        own = x[row : row + 1].detach().requires_grad_()
+        y = make(own, leaves)
+        parts.append([*y, *torch.autograd.grad(y, [own, *leaves], [g[row : row + 1] for g in dy])])
+    count = len(dy) + 1
+    return [torch.stack(p) if i >= count else torch.cat(p) for i, p in enumerate(zip(*parts, strict=True))]
+
+
+def assert_mixing_is_exact_by_sample(order, shape, device="cpu", relative=2e-6):
+    """Of one row of mus for all samples, each sample's own gradients."""
+    torch.manual_seed(0)
+    z = torch.randn(shape, device=device, requires_grad=True)
+    mus = [torch.randn(shape[3], device=device) for _ in range(3 if order is quad_scan else 2)]
+    rows = [mu.expand(len(z), -1).requires_grad_() for mu in mus]
+    found = mixing.mixed_scans_triton(z, rows, NUMBER[order], torch.float32)
+    gradients = [torch.randn_like(x) for x in found]
+    found += torch.autograd.grad(found, [z, *rows], gradients)
+    leaves = [mu.double().requires_grad_() for mu in mus]
+    expected = by_sample(
+        z.double(), leaves, lambda own, mus: mixings(order, own, mus), [g.double() for g in gradients]
+    )
+    for one, exact in zip(found, expected, strict=True):
+        assert one.shape == exact.shape
+        assert (one - exact).abs().max() < relative * max(1, exact.abs().max()), (order.__name__, shape)
+
+
+def assert_norm_is_exact_by_sample(shape, squared, device="cpu", relative=3e-6):
+    torch.manual_seed(0)
+    x = torch.randn(shape, device=device, requires_grad=True)
+    vectors = [torch.randn(shape[-1], device=device) for _ in "wb"]
+    rows = [vector.expand(len(x), -1).requires_grad_() for vector in vectors]
+    y = mixing.token_norm_triton(x, *rows, eps=1e-5, squared=squared, dtype=torch.float32)
+    dy = torch.randn_like(y)
+    found = [y, *torch.autograd.grad(y, [x, *rows], dy)]
+
+    def norm(own, leaves):
+        return [F.layer_norm(torch.relu(own).square() if squared else own, shape[-1:], *leaves)]
+
+    leaves = [vector.double().requires_grad_() for vector in vectors]
+    expected = by_sample(x.double(), leaves, norm, [dy.double()])
+    for one, true in zip(found, expected, strict=True):
+        assert one.shape == true.shape
+        assert (one - true).abs().max() < relative * max(1, true.abs().max()), (shape, squared)
 
 
 def assert_mixing_is_exact(order, shape, device="cpu", relative=2e-6):
@@ -138,6 +187,7 @@ SHAPES = [
 def test_equals_its_definition(monkeypatch, order, shape):
     poisoned(monkeypatch)
     assert_mixing_is_exact(order, shape, "cuda", 5e-6)
+    assert_mixing_is_exact_by_sample(order, shape, "cuda", 5e-6)
 
 
 @pytest.mark.gpu
@@ -149,10 +199,11 @@ def test_gating_equals_its_definition(monkeypatch, shape):
 
 @pytest.mark.gpu
 @pytest.mark.parametrize("squared", [False, True])
-@pytest.mark.parametrize("shape", [(2, 4, 256, 256), (2, 2, 15, 1024), (70, 1, 100, 24), (3, 5), (1, 1, 1, 3000)])
+@pytest.mark.parametrize("shape", [(2, 4, 256, 256), (2, 2, 15, 1024), (70, 1, 100, 24), (3, 1, 5), (1, 1, 1, 3000)])
 def test_the_norm_of_tokens_equals_its_definition(monkeypatch, shape, squared):
     poisoned(monkeypatch)
     assert_norm_is_exact(shape, squared, "cuda", 5e-6)
+    assert_norm_is_exact_by_sample(shape, squared, "cuda", 5e-6)
 
 
 @pytest.mark.gpu

@@ -70,6 +70,13 @@ def doubled_filters(weight: Tensor) -> Tensor:
     return pairs.flip(2, 3).transpose(0, 1)
 
 
+def gathered(gradients: Tensor) -> Tensor:
+    """What filters of 4 x 4 gather on their way back: gradients (..., 4, 4) of `doubled_filters` to (..., 3, 3)."""
+    for dim in (-2, -1):
+        gradients = gradients.narrow(dim, 0, 3) + gradients.narrow(dim, 1, 3)
+    return gradients.flip(-2, -1)
+
+
 class _Transposed(torch.autograd.Function):
     """Transposed convolution, whose backward oneDNN does slowly where it knows of it: here it is the convolution with
     stride 2 that it is the transpose of, and the gradient of that one's filters."""

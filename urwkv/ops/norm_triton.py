@@ -240,7 +240,7 @@ def _differentiate(ctx: Any, dy: Tensor) -> tuple[Tensor | None, ...]:
     x, shift, mean, rstd, weight, bias = ctx.saved_tensors
     dbeside, dy = dy.chunk(2, 1) if ctx.concat else (dy, dy)
     dx, dwb, shares = _backward(x, shift, dy, mean, rstd, weight, bias, ctx.groups, ctx.order)
-    dshift = None if shift is None else shares.sum((0, 1)).to(shift.dtype)
+    dshift = None if shift is None else shares.sum((0, 1) if shift.ndim == 1 else 1).to(shift.dtype)
     if weight.ndim == 2:
         dweight, dbias = dwb.unbind(1)
     else:
@@ -282,7 +282,8 @@ def norm_gelu_triton(
         x: (B, C, H, W), channels_last, any floating dtype but float64.
         weight, bias: (C,), or of GroupNorm (B, C), each sample's own, whose gradients then are each sample's own.
         order: 0: norm alone, 1: norm then GELU, 2: GELU then norm.
-        shift: (C,), what is added to the map first.
+        shift: (C,), what is added to the map first; with groups (B, C), too, one row for all, whose gradient is then
+            each sample's own.
         beside: a map that is added last, such that `lies_beside`.
         concat: `beside` is not added: its channels come first, and those of the norm after them.
         groups: of GroupNorm, such that `fits`; 0: BatchNorm's statistics, over the batch.
@@ -293,6 +294,7 @@ def norm_gelu_triton(
         (B, C, H, W), or (B, 2 C, H, W) by `concat`, channels_last, in the dtype of `x`.
     """
     still = None if shift is None else shift.detach()
+    assert still is None or still.ndim == 1 or (groups > 0 and (len(still) == 1 or still.stride(0) == 0))
     mean, rstd = _moments(x.detach(), still, *(running or (None, None, None)), momentum, eps, groups, order)
     y: Tensor = _norm_gelu(x, shift, beside, mean, rstd, weight, bias, groups, order, concat)
     return y

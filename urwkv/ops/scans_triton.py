@@ -126,7 +126,7 @@ def _keep_map(ctx: Any, inputs: tuple[Any, ...], output: list[Tensor]) -> None:
 def _differentiate_mixed(ctx: Any, gradients: list[Tensor]) -> tuple[Tensor, list[Tensor], None, None]:
     z, *mus = ctx.saved_tensors
     dz, parts = _mixed_scans_backward(z, mus, gradients)
-    sums = parts.sum((0, 1)).unbind()
+    sums = parts.sum((0, 1)).unbind() if mus[0].ndim == 1 else parts.sum(1).unbind(1)
     return dz, [dmu.to(mu.dtype) for dmu, mu in zip(sums, mus, strict=True)], None, None
 
 
@@ -140,7 +140,7 @@ def mixed_scans_triton(z: Tensor, mus: list[Tensor], scans: int, dtype: torch.dt
 
     Args:
         z: the map, (B, H, W, C), C a multiple of 4, any floating dtype but float64.
-        mus: two or three, (C,) each.
+        mus: two or three, (C,) each; or (B, C), one row for all, whose gradients then are each sample's own.
         scans: 4: those of `urwkv.scans.quad_scan`; 2 and 1: of `two_orders` and `one_order`.
         dtype: of what comes back; inside all is float32.
 

@@ -2,16 +2,19 @@
 
 import copy
 from typing import Any
+from unittest import mock
 
 import pytest
 import torch
+import torch.nn.functional as F
 from opacus.grad_sample.conv import compute_conv_grad_sample as stock
 from torch import nn
 from torch.utils._python_dispatch import TorchDispatchMode
 
-from client.privacy import samplers
+from client.privacy import filters
 from client.privacy.hooks import check_network, per_sample_gradients
-from client.privacy.samplers import convolution
+from client.privacy.samplers import convolution, linear
+from client.privacy.trainable import trainable_names
 from protocol.errors import SettingsError
 from urwkv import URWKV
 from urwkv.head import Head
@@ -19,9 +22,6 @@ from urwkv.losses import image_losses
 from urwkv.steps import Steps
 
 Gradients = dict[str, torch.Tensor]
-
-
-DEVICES = ["cpu", pytest.param("cuda", marks=pytest.mark.gpu)]
 
 
 def data(count: int, side: int = 32, classes: int = 1) -> tuple[torch.Tensor, torch.Tensor]:
@@ -39,13 +39,14 @@ def by_hooks(model: nn.Module, images: torch.Tensor, masks: torch.Tensor, bf16: 
 
 
 def by_loop(model: nn.Module, images: torch.Tensor, masks: torch.Tensor, bf16: bool = False) -> Gradients:
-    rows: dict[str, list[torch.Tensor]] = {name: [] for name, _ in model.named_parameters()}
+    learning = {name: weight for name, weight in model.named_parameters() if weight.requires_grad}
+    rows: dict[str, list[torch.Tensor]] = {name: [] for name in learning}
     for image, mask in zip(images, masks, strict=True):
         model.zero_grad()
         with torch.autocast(images.device.type, torch.bfloat16, enabled=bf16):
             logits = model(image[None])
         image_losses(logits, mask[None]).sum().backward()
-        for name, weight in model.named_parameters():
+        for name, weight in learning.items():
             assert weight.grad is not None, f"{name} has no gradient"
             rows[name].append(weight.grad.clone())
     return {name: torch.stack(grads) for name, grads in rows.items()}
@@ -74,10 +75,77 @@ def test_every_gradient_of_the_network_equals_a_loop_over_single_images(network:
     assert worst(by_hooks(network, images, masks), by_loop(network, images, masks)) < 1e-10
 
 
+@pytest.fixture
+def by_products(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Filters' gradients by matrix products, as of a GPU's bfloat16, in whatever dtype maps have."""
+    monkeypatch.setattr(filters, "_is_exact_in_bf16", lambda *maps: True)
+
+
+@pytest.mark.usefixtures("by_products")
+def test_every_gradient_by_products_equals_the_loop_too(network: nn.Module) -> None:
+    images, masks = data(3)
+    assert worst(by_hooks(network, images.double(), masks), by_loop(network, images.double(), masks)) < 1e-10
+
+
+def biases_alone(name: str) -> bool:
+    return name.endswith("bias")
+
+
+def no_biases(name: str) -> bool:
+    return not name.endswith("bias")
+
+
+@pytest.mark.parametrize("products", [False, True])
+@pytest.mark.parametrize("learns", ["all", "decoder", "head_and_norms", biases_alone, no_biases])
+def test_whatever_learns_has_its_gradients_alone(learns: Any, products: bool, request: pytest.FixtureRequest) -> None:
+    """In float32 and channels last, where a CPU joins doubling with the convolution after it."""
+    if products:
+        request.getfixturevalue("by_products")
+    torch.manual_seed(0)
+    model = URWKV(variant="small", norm="group").to(memory_format=torch.channels_last)
+    names = trainable_names(model, learns) if isinstance(learns, str) else None
+    for name, weight in model.named_parameters():
+        weight.requires_grad_(name in names if names is not None else learns(name))
+    images, masks = data(2)
+    with mock.patch.object(filters, "doubled_products", wraps=filters.doubled_products) as doubled:
+        found = by_hooks(model, images.to(memory_format=torch.channels_last), masks)
+    assert doubled.call_count == (4 if products and learns in ("all", "decoder", no_biases) else 0)
+    model = model.double().to(memory_format=torch.contiguous_format)
+    assert worst(found, by_loop(model, images.double(), masks)) < 2e-4
+
+
+def test_a_convolution_leaves_no_gradient_of_the_batch() -> None:
+    model = URWKV(variant="small", norm="group")
+    images, masks = data(2)
+    by_hooks(model, images, masks)
+    own = {f"{name}.weight" for name, module in model.named_modules() if type(module) is nn.Conv2d}
+    assert len(own) > 30
+    assert {name for name, weight in model.named_parameters() if weight.grad is None} >= own
+
+
+def test_a_convolution_is_used_once_a_pass() -> None:
+    layer = nn.Conv2d(4, 4, 3, padding=1)
+    maps = torch.randn(2, 4, 5, 5)
+    with pytest.raises(RuntimeError, match="use it once a pass"), per_sample_gradients(nn.Sequential(layer)):
+        layer(layer(maps)).sum().backward()
+    with per_sample_gradients(nn.Sequential(layer)):
+        layer(maps).sum().backward()
+        with pytest.raises(RuntimeError, match="take its gradients before the next"):
+            layer(maps).sum().backward()
+    assert "forward" not in vars(layer)
+
+
 def test_an_empty_batch_has_gradients_of_no_samples(network: nn.Module) -> None:
     images, masks = data(0)
     for name, grads in by_hooks(network, images.double(), masks).items():
         assert grads.shape == (0, *network.get_parameter(name).shape)
+
+
+def test_an_empty_batch_in_float32_has_them_too() -> None:
+    model = URWKV(variant="small", norm="group").to(memory_format=torch.channels_last)
+    images, masks = data(0)
+    for name, grads in by_hooks(model, images.to(memory_format=torch.channels_last), masks).items():
+        assert grads.shape == (0, *model.get_parameter(name).shape)
 
 
 @pytest.mark.parametrize("switches", [{"sase": "simple", "dual": "aligned"}, {"dual": "off", "num_classes": 3}])
@@ -92,14 +160,17 @@ def test_in_float32_other_forms_of_the_network_and_layouts_are_exact_too(
     assert worst(by_hooks(model, images, masks), by_loop(model, images, masks)) < 2e-4
 
 
-@pytest.mark.parametrize("device", DEVICES)
+ON_DEVICES = [("small", "cpu"), *(pytest.param(each, "cuda", marks=pytest.mark.gpu) for each in ("small", "base"))]
+
+
+@pytest.mark.parametrize(("variant", "device"), ON_DEVICES)
 def test_bf16_forward_leaves_float32_gradients_as_near_as_the_plain_backward_pass(
-    device: str, monkeypatch: pytest.MonkeyPatch
+    variant: Any, device: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Against float32, whose convolutions would be in TF32 on a GPU."""
     monkeypatch.setattr(torch.backends.cudnn, "allow_tf32", False)
     torch.manual_seed(0)
-    model = URWKV(variant="small", norm="group").to(device, memory_format=torch.channels_last)
+    model = URWKV(variant=variant, norm="group").to(device, memory_format=torch.channels_last)
     images, masks = (tensor.to(device) for tensor in data(4))
     exact = by_loop(model, images, masks)
     plain = by_loop(model, images, masks, bf16=True)
@@ -121,6 +192,10 @@ KEEPING_SIDES = [
     nn.Conv2d(6, 10, 3, padding=1),
     nn.Conv2d(6, 10, 3, padding=1, groups=2),
     nn.Conv2d(6, 10, (5, 1), padding=(2, 0), bias=False),
+    nn.Conv2d(6, 10, (3, 5), padding=(1, 2)),
+    nn.Conv2d(3, 48, 3, padding=1),
+    nn.Conv2d(68, 72, 3, padding=1),
+    nn.Conv2d(136, 128, 3, padding=1, groups=2),
 ]
 
 
@@ -130,14 +205,68 @@ def test_products_of_shifted_maps_are_the_filters_gradients(
     layer: nn.Conv2d, layout: torch.memory_format, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     torch.manual_seed(1)
-    maps, backward = (torch.randn(3, channels, 7, 12).double().to(memory_format=layout) for channels in (6, 10))
+    channels = layer.in_channels, layer.out_channels
+    maps, backward = (torch.randn(3, number, 7, 12).double().to(memory_format=layout) for number in channels)
     wide = copy.deepcopy(layer).double()
     wanted = [
         torch.autograd.grad(wide(m[None]), wide.weight, dy[None])[0] for m, dy in zip(maps, backward, strict=True)
     ]
     for summed in (4096, 20):
-        monkeypatch.setattr(samplers, "SUMMED", summed)
-        torch.testing.assert_close(samplers.products(layer, maps, backward), torch.stack(wanted), rtol=0, atol=1e-12)
+        monkeypatch.setattr(filters, "SUMMED", summed)
+        torch.testing.assert_close(filters.products(layer, maps, backward), torch.stack(wanted), rtol=0, atol=1e-12)
+
+
+WAYS = [filters.doubled_products, filters._doubled_groups]
+
+
+@pytest.mark.parametrize("layout", [torch.contiguous_format, torch.channels_last])
+@pytest.mark.parametrize("way", WAYS)
+def test_filters_of_doubled_maps_have_the_gradients_of_maps_that_are_doubled(
+    way: Any, layout: torch.memory_format, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    torch.manual_seed(1)
+    maps, backward = torch.randn(3, 6, 5, 7).double(), torch.randn(3, 10, 10, 14).double()
+    weight = torch.randn(10, 6, 3, 3).double().requires_grad_()
+    written = (F.conv2d(F.interpolate(m[None], scale_factor=2.0), weight, padding=1) for m in maps)
+    wanted = [torch.autograd.grad(y, weight, dy[None])[0] for y, dy in zip(written, backward, strict=True)]
+    for summed in (4096, 20):
+        monkeypatch.setattr(filters, "SUMMED", summed)
+        found = way(maps.to(memory_format=layout), backward.to(memory_format=layout))
+        torch.testing.assert_close(found, torch.stack(wanted), rtol=0, atol=1e-12)
+
+
+@pytest.mark.parametrize("side", [4, 7])
+def test_no_product_sees_another_sample_were_it_only_times_zero(side: int) -> None:
+    """A gradient that is not finite counts as 0 and its sample's alone, so it must not make its neighbours' so."""
+    layers = [layer for layer in KEEPING_SIDES if max(layer.kernel_size) > 1]
+    for layer in layers:
+        for bad in (0, 1):
+            given = [torch.randn(3, c, side, side).double() for c in (layer.in_channels, layer.out_channels)]
+            given[bad][1] = float("nan")
+            finite = filters.products(layer, *given).flatten(1).isfinite()
+            assert finite[[0, 2]].all(), layer
+            assert not finite[1].any(), layer
+    for bad in (0, 1):
+        given = [torch.randn(3, 4, side, side).double(), torch.randn(3, 4, 2 * side, 2 * side).double()]
+        given[bad][1] = float("inf")
+        finite = filters.doubled_products(*given).flatten(1).isfinite()
+        assert finite[[0, 2]].all()
+        assert not finite[1].any()
+
+
+def test_tokens_are_multiplied_as_their_layer_multiplied_them() -> None:
+    """Of a bfloat16 forward pass: rounded as it rounded them, and summed in float32."""
+    torch.manual_seed(1)
+    layer = nn.Linear(6, 10)
+    for shape in ((3, 6), (3, 4, 6), (3, 2, 5, 6), (0, 4, 6)):
+        x = torch.randn(shape)
+        dy = torch.randn(*shape[:-1], 10).bfloat16()
+        found = linear(layer, [x], dy)
+        wide, narrow = (m.flatten(1, -2) if m.ndim > 2 else m[:, None] for m in (dy.double(), x.bfloat16().double()))
+        wanted = torch.einsum("nto,nti->noi", wide, narrow), wide.sum(1)
+        for grads, want in zip(found.values(), wanted, strict=True):
+            assert grads.dtype == torch.float32
+            torch.testing.assert_close(grads.double(), want, rtol=1e-5, atol=1e-5)
 
 
 def test_no_samples_have_gradients_of_float32_too() -> None:
@@ -155,9 +284,9 @@ def test_no_product_is_summed_over_more_pixels_than_matrix_units_sum_well(
     summed: list[int] = []
     bmm = torch.bmm
     monkeypatch.setattr(torch, "bmm", lambda dy, x: summed.append(x.shape[1]) or bmm(dy, x))
-    samplers.products(nn.Conv2d(2, 3, 3, padding=1), torch.ones(2, 2, side, side), torch.ones(2, 3, side, side))
+    filters.products(nn.Conv2d(2, 3, 3, padding=1), torch.ones(2, 2, side, side), torch.ones(2, 3, side, side))
     assert len(summed) == 9
-    assert max(summed) <= samplers.SUMMED
+    assert max(summed) <= filters.SUMMED
 
 
 @pytest.mark.gpu
@@ -166,7 +295,8 @@ def test_no_product_is_summed_over_more_pixels_than_matrix_units_sum_well(
 def test_bf16_of_a_gpu_is_multiplied_exactly_and_summed_in_float32(layer: nn.Conv2d, side: int) -> None:
     torch.manual_seed(1)
     layer = copy.deepcopy(layer).cuda()
-    maps, backward = (torch.randn(3, channels, side, side).cuda().bfloat16() for channels in (6, 10))
+    channels = layer.in_channels, layer.out_channels
+    maps, backward = (torch.randn(3, number, side, side).cuda().bfloat16() for number in channels)
     for layout in (torch.contiguous_format, torch.channels_last):
         found = convolution(layer, [maps.to(memory_format=layout)], backward.to(memory_format=layout))
         wanted = convolution(layer, [maps.double()], backward.double())
@@ -176,11 +306,28 @@ def test_bf16_of_a_gpu_is_multiplied_exactly_and_summed_in_float32(layer: nn.Con
 
 
 @pytest.mark.gpu
-@pytest.mark.parametrize("trainable", [("",), ("fuse", "head")])
-def test_joined_norms_give_each_samples_gradients_too(trainable: tuple[str, ...]) -> None:
-    """On a GPU norm and GELU are one operator, around which there is no hook; beside all by itself, in float64."""
+@pytest.mark.parametrize("side", [8, 25, 64])
+@pytest.mark.parametrize("channels", [(32, 16), (6, 10), (256, 160)])
+def test_bf16_of_a_gpu_that_was_doubled_is_multiplied_exactly_too(channels: tuple[int, int], side: int) -> None:
+    torch.manual_seed(1)
+    layer = nn.Conv2d(*channels, 3, padding=1).cuda()
+    maps = torch.randn(3, channels[0], side, side).cuda().bfloat16()
+    backward = torch.randn(3, channels[1], 2 * side, 2 * side).cuda().bfloat16()
+    for layout in (torch.contiguous_format, torch.channels_last):
+        given = maps.to(memory_format=layout), backward.to(memory_format=layout)
+        found = filters.filters(layer, *given, doubled=True)
+        wanted = filters.filters(layer, *(m.double() for m in given), doubled=True)
+        assert found.dtype == torch.float32
+        assert (found - wanted).norm() < 1e-5 * wanted.norm()
+
+
+@pytest.mark.gpu
+@pytest.mark.parametrize("variant", ["base", "small"])
+@pytest.mark.parametrize("trainable", [("",), ("fuse", "head"), ("up", "fuse", "head")])
+def test_joined_layers_give_each_samples_gradients_too(variant: Any, trainable: tuple[str, ...]) -> None:
+    """On a GPU bias, norm and GELU are one operator without a hook around it; beside all by itself, in float64."""
     torch.manual_seed(0)
-    model = URWKV(variant="small", norm="group").cuda().to(memory_format=torch.channels_last)
+    model = URWKV(variant=variant, norm="group").cuda().to(memory_format=torch.channels_last)
     for name, weight in model.named_parameters():
         weight.requires_grad_(name.startswith(trainable))
     images, masks = (tensor.cuda() for tensor in data(3))
@@ -258,7 +405,9 @@ def test_frozen_weights_get_no_gradients_and_the_model_is_left_without_a_trace()
         assert model.head.weight.grad_sample.shape == (2, *model.head.weight.shape)
         assert not hasattr(model.stem[0].weight, "grad_sample")
     assert not hasattr(model.head.weight, "grad_sample")
-    assert not any("activations" in vars(module) or module._forward_hooks for module in model.modules())
+    traces = ("activations", "forward", "max_batch_len")
+    assert not any(trace in vars(module) for module in model.modules() for trace in traces)
+    assert not any(module._forward_hooks for module in model.modules())
 
 
 def test_batch_norm_is_an_error_that_names_the_cure() -> None:

@@ -14,7 +14,9 @@ from tests.urwkv.test_mixing import (
     assert_bf16_is_as_exact_as_written,
     assert_gating_is_exact,
     assert_mixing_is_exact,
+    assert_mixing_is_exact_by_sample,
     assert_norm_is_exact,
+    assert_norm_is_exact_by_sample,
 )
 from urwkv import URWKV, mixing
 from urwkv.darm import DARM, ChannelMix
@@ -33,10 +35,12 @@ def interpret_scans() -> None:
         for shape in ((2, 3, 5, 12), (2, 1, 4, 32), (2, 7, 1, 4), (2, 1, 1, 16), (2, 6, 6, 32)):
             for order in (quad_scan, two_orders, one_order):
                 assert_mixing_is_exact(order, shape)
+                assert_mixing_is_exact_by_sample(order, shape)
             assert_gating_is_exact(*shape)
         patch.setattr(scans_triton, "PROGRAMS", 16)  # two blocks of sums, of two tiles and of a part of one
         assert Cut.of(1, 9, 5, 260) == Cut(1, 9, 5, quarter=65, channels=64, pixels=16, span=32)
         assert_mixing_is_exact(quad_scan, (1, 9, 5, 260))
+        assert_mixing_is_exact_by_sample(quad_scan, (2, 9, 5, 260))
     interpret_norms_of_tokens()
     assert_network_learns_the_same("paper", "auto")
     assert_network_learns_the_same("off", "triton")
@@ -51,8 +55,11 @@ def interpret_norms_of_tokens() -> None:
     with pytest.MonkeyPatch.context() as patch:
         poisoned(patch)
         patch.setattr(token_triton, "PROGRAMS", 3)
-        for shape, squared in itertools.product(((2, 4, 5, 24), (7, 1024), (1, 3000), (3, 8)), (False, True)):
+        for shape, squared in itertools.product(
+            ((2, 4, 5, 24), (3, 2, 3, 64), (7, 1, 1024), (1, 1, 3000), (3, 1, 8)), (False, True)
+        ):
             assert_norm_is_exact(shape, squared)
+            assert_norm_is_exact_by_sample(shape, squared)
     x, weight = torch.randn(2, 5, 8), torch.ones(8)
     norm = torch.nn.LayerNorm(8)
     layer = Mixing("quad", quad_scan)

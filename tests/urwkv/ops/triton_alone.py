@@ -24,13 +24,14 @@ from client.privacy.hooks import per_sample_gradients
 from tests.client.privacy.test_samplers import by_hooks, worst
 from tests.urwkv.ops.head_alone import interpret_heads
 from tests.urwkv.ops.loss_alone import interpret_losses
-from tests.urwkv.ops.scans_alone import interpret_scans
+from tests.urwkv.ops.scans_alone import interpret_scans, scans_counted
 from tests.urwkv.ops.test_triton_scan import assert_near_reference, inputs, poisoned
 from tests.urwkv.test_lean import stirred
 from tests.urwkv.test_steps import nodes_of
 from urwkv import URWKV, steps
 from urwkv.blocks import make_norm
 from urwkv.lean import lean
+from urwkv.mixing import Mixing
 from urwkv.ops import finish as finish_module
 from urwkv.ops import (
     finish_kernels,
@@ -263,6 +264,7 @@ def interpret_chains() -> None:
     assert_another_map_is_taken_along()
     assert_samples_are_exact(("",))
     assert_samples_are_exact(("fuse", "head"))
+    assert_samples_of_a_chain_are_exact()
     assert_a_layer_is_used_once()
 
 
@@ -337,26 +339,58 @@ def interpret_network() -> None:
 
 
 def assert_samples_are_exact(trainable: tuple[str, ...]) -> None:
-    """Each sample's gradients with joined norms, against those of layers as they are written, in float64."""
+    """Each sample's gradients as a GPU computes them, against those of layers as they are written, in float64."""
     torch.manual_seed(0)
     model = URWKV(variant="small", norm="group").to(memory_format=torch.channels_last)
     for name, weight in model.named_parameters():
         weight.requires_grad_(name.startswith(trainable))
     images = torch.randn(2, 3, 32, 32).to(memory_format=torch.channels_last)
     masks = torch.randint(2, (2, 32, 32), dtype=torch.uint8)
-    with counted() as found:
+    with counted() as found, scans_counted() as scans:
         ours = by_hooks(model, images, masks)
-    assert found == [False] * sum(isinstance(layer, nn.GroupNorm) for layer in model.modules())
-    assert {(chain.backend, chain.keep) for chain in model.modules() if isinstance(chain, Steps)} == {("torch", None)}
+    assert found == [True] * sum(isinstance(layer, nn.GroupNorm) for layer in model.modules())
+    assert scans == ["mixed", "normed", "gated", "mixed", "normed"]
+    joined = (module for module in model.modules() if isinstance(module, (Steps, Mixing)))
+    assert {(module.backend, module.keep) for module in joined} == {("torch", None)}
+    nobody = by_hooks(model, images[:0], masks[:0])
+    assert {name: grads.shape for name, grads in nobody.items()} == {
+        name: (0, *g.shape[1:]) for name, g in ours.items()
+    }
     exact = copy.deepcopy(model).double().to(memory_format=torch.contiguous_format)
     assert worst(ours, by_hooks(exact, images.double().contiguous(), masks)) < 1e-4
+
+
+def assert_samples_of_a_chain_are_exact() -> None:
+    """Whatever of a convolution learns, and where its bias is left for a norm that then is computed as written."""
+    for doubling, frozen, gelu in itertools.product((False, True), ("", "weight", "bias"), ("none", "tanh")):
+        layers = (
+            nn.Conv2d(8, 16, 3, padding=1),
+            make_norm(16, "group"),
+            nn.GELU(approximate=gelu),
+            nn.Conv2d(16, 4, 1),
+        )
+        chain = Steps(*[Doubling()] * doubling, *layers).to(memory_format=torch.channels_last)
+        if frozen:
+            layers[0].get_parameter(frozen).requires_grad_(False)
+        x, dy = torch.randn(3, 8, 5, 6), torch.randn(3, 4, 5 + 5 * doubling, 6 + 6 * doubling)
+        with per_sample_gradients(chain), counted() as found:
+            chain(x.to(memory_format=torch.channels_last)).backward(dy)
+            ours = {name: w.grad_sample for name, w in chain.named_parameters() if w.requires_grad}
+        assert found == ([True] if gelu == "none" else [])
+        exact = nn.Sequential(*copy.deepcopy(chain)).double()
+        leaves = {name: exact.get_parameter(name) for name in ours}
+        for row in range(3):
+            y = exact(x[row : row + 1].double())
+            wanted = torch.autograd.grad(y, list(leaves.values()), dy[row : row + 1].double())
+            for name, want in zip(leaves, wanted, strict=True):
+                assert (ours[name][row] - want).norm() < 1e-4 * (1 + want.norm()), (name, doubling, frozen, gelu)
 
 
 def assert_a_layer_is_used_once() -> None:
     norm = make_norm(16, "group")
     x = torch.randn(2, 16, 3, 3).to(memory_format=torch.channels_last)
     chain = Steps(norm, nn.GELU(), norm)
-    with pytest.raises(RuntimeError, match="use a layer once a pass"), per_sample_gradients(chain):
+    with pytest.raises(RuntimeError, match="use it once a pass"), per_sample_gradients(chain):
         chain(x).sum().backward()
     assert (chain.backend, chain.keep) == ("torch", None)
 
