@@ -15,7 +15,7 @@ from urwkv.ops.grouped import dense, is_slow
 
 
 class Kept:
-    """Leaves gradients at the parameters as `grad_sample`, as hooks do: see `urwkv.steps.Keep`.
+    """Leaves gradients at the parameters as `grad_sample`, as hooks do: see `urwkv.leaves.Keep`.
 
     Convolutions are computed as in plain training. Their backward pass makes gradients of single samples alone, where
     hooks would have autograd make those of the batch beside them.
@@ -43,11 +43,11 @@ class _Convolution(torch.autograd.Function):
     @staticmethod
     def forward(ctx: Any, x: Tensor, weight: Tensor, bias: Tensor | None, layer: nn.Conv2d, doubled: bool) -> Tensor:
         ctx.layer, ctx.doubled, ctx.groups = layer, doubled, layer.groups
-        weight, bias = weight.to(x.dtype), None if bias is None else bias.to(x.dtype)
         if doubled:
             weight = doubled_filters(weight)
         elif x.device.type == gpu.KIND and is_slow(weight.shape[1], layer.groups):
             weight, ctx.groups = dense(weight, layer.groups), 1
+        weight, bias = weight.to(x.dtype), None if bias is None else bias.to(x.dtype)
         ctx.save_for_backward(x, weight)
         if doubled:
             return F.conv_transpose2d(x, weight, bias, stride=2, padding=1)
