@@ -1,6 +1,5 @@
 """What a chain of layers needs to leave each sample's gradients where it computes several layers as one."""
 
-from functools import partial
 from typing import Any
 
 import torch
@@ -23,10 +22,8 @@ class Kept:
 
     def for_samples(self, vector: Tensor, samples: int) -> Tensor:
         """The vector (C,) for every sample, (B, C), so that its gradient comes one a sample, too."""
-        wide = vector.expand(samples, -1)
-        if wide.requires_grad:
-            wide.register_hook(partial(_leave, vector))  # type: ignore[no-untyped-call]
-        return wide
+        rows: Tensor = _Rows.apply(vector, samples)  # type: ignore[no-untyped-call]
+        return rows
 
     def convolution(self, layer: nn.Conv2d, x: Tensor, *, doubled: bool = False, biased: bool = True) -> Tensor:
         """What the layer makes of the map, or of its double; the bias may be left to others."""
@@ -35,6 +32,21 @@ class Kept:
         bias = layer.bias if biased else None
         y: Tensor = _Convolution.apply(x, layer.weight, bias, layer, doubled)  # type: ignore[no-untyped-call]
         return y
+
+
+class _Rows(torch.autograd.Function):
+    """A vector for every sample."""
+
+    @staticmethod
+    def forward(ctx: Any, vector: Tensor, samples: int) -> Tensor:
+        ctx.vector = vector
+        return vector.expand(samples, -1)
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx: Any, grads: Tensor) -> tuple[None, None]:
+        _leave(ctx.vector, grads)
+        return None, None
 
 
 class _Convolution(torch.autograd.Function):
