@@ -1,6 +1,5 @@
 """What a chain of layers needs to leave each sample's gradients where it computes several layers as one."""
 
-from functools import partial
 from typing import Any
 
 import torch
@@ -15,7 +14,7 @@ from urwkv.ops.grouped import dense, is_slow
 
 
 class Kept:
-    """Leaves gradients at the parameters as `grad_sample`, as hooks do: see `urwkv.steps.Keep`.
+    """Leaves gradients at the parameters as `grad_sample`, as hooks do: see `urwkv.leaves.Keep`.
 
     Convolutions are computed as in plain training. Their backward pass makes gradients of single samples alone, where
     hooks would have autograd make those of the batch beside them.
@@ -23,10 +22,8 @@ class Kept:
 
     def for_samples(self, vector: Tensor, samples: int) -> Tensor:
         """The vector (C,) for every sample, (B, C), so that its gradient comes one a sample, too."""
-        wide = vector.expand(samples, -1)
-        if wide.requires_grad:
-            wide.register_hook(partial(_leave, vector))  # type: ignore[no-untyped-call]
-        return wide
+        rows: Tensor = _Rows.apply(vector, samples)  # type: ignore[no-untyped-call]
+        return rows
 
     def convolution(self, layer: nn.Conv2d, x: Tensor, *, doubled: bool = False, biased: bool = True) -> Tensor:
         """What the layer makes of the map, or of its double; the bias may be left to others."""
@@ -35,6 +32,21 @@ class Kept:
         bias = layer.bias if biased else None
         y: Tensor = _Convolution.apply(x, layer.weight, bias, layer, doubled)  # type: ignore[no-untyped-call]
         return y
+
+
+class _Rows(torch.autograd.Function):
+    """A vector for every sample."""
+
+    @staticmethod
+    def forward(ctx: Any, vector: Tensor, samples: int) -> Tensor:
+        ctx.vector = vector
+        return vector.expand(samples, -1)
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx: Any, grads: Tensor) -> tuple[None, None]:
+        _leave(ctx.vector, grads)
+        return None, None
 
 
 class _Convolution(torch.autograd.Function):
@@ -48,6 +60,7 @@ class _Convolution(torch.autograd.Function):
         weight, bias = weight.to(x.dtype), None if bias is None else bias.to(x.dtype)
         if not doubled and x.device.type == gpu.KIND and is_slow(weight.shape[1], layer.groups):
             weight, ctx.groups = dense(weight, layer.groups), 1
+        weight, bias = weight.to(x.dtype), None if bias is None else bias.to(x.dtype)
         ctx.save_for_backward(x, weight)
         if doubled:
             return F.conv_transpose2d(x, weight, bias, stride=2, padding=1)

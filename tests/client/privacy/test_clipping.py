@@ -5,7 +5,7 @@ import torch
 from opacus.optimizers import DPOptimizer
 from torch import nn
 
-from client.privacy.clipping import MARGIN, PrivateOptimizer, factors
+from client.privacy.clipping import MARGIN, SMALL, PrivateOptimizer, factors
 from client.privacy.randomness import Randomness
 
 NAMES = ["stem.weight", "stem.bias", "head.weight"]
@@ -79,6 +79,32 @@ def test_a_sample_whose_gradient_is_not_finite_adds_nothing(bad: float) -> None:
     optimizer_of(without).pre_step()
     for weight, other in zip(weights, without, strict=True):
         torch.testing.assert_close(weight.grad, other.grad)
+
+
+@pytest.mark.parametrize("clipping", ["flat", "layer", "automatic"])
+def test_small_tensors_of_a_size_are_scaled_at_once_each_as_its_layer_is(clipping: str) -> None:
+    """In two physical batches, beside one tensor after the other."""
+    names = ["a.weight", "b.weight", "b.bias", "a.bias", "c.weight", "c.bias"]
+    shapes = [(2, 3), (SMALL + 1,), (4,), (6,), (2, 2), (SMALL + 1,)]
+    weights = [nn.Parameter(torch.zeros(shape)) for shape in shapes]
+    optimizer = PrivateOptimizer(
+        torch.optim.SGD(weights, lr=1.0), names, noise=0.0, bound=1.0, batch=2.0, clipping=clipping,
+        randomness=Randomness(seed=0),
+    )  # fmt: skip
+    wanted = [torch.zeros_like(weight) for weight in weights]
+    for batch in (3, 2):
+        optimizer.zero_grad(set_to_none=True)
+        give(weights, batch, 0.3, seed=batch)
+        for i, weight in enumerate(weights):
+            weight.grad_sample *= i + 1
+        norms = torch.stack([weight.grad_sample.flatten(1).norm(dim=1) for weight in weights])
+        scales = factors(norms, 1.0, clipping, [0, 1, 1, 0, 2, 2])
+        for total, weight, scale in zip(wanted, weights, scales, strict=True):
+            total += torch.tensordot(scale, weight.grad_sample, dims=1) / 2
+        optimizer.signal_skip_step(batch == 3)
+        optimizer.pre_step()
+    for weight, total in zip(weights, wanted, strict=True):
+        torch.testing.assert_close(weight.grad, total)
 
 
 def test_flat_clipping_equals_opacus() -> None:

@@ -1,6 +1,7 @@
 """Per-sample gradients of the whole network against a loop over single images."""
 
 import copy
+import functools
 from typing import Any
 from unittest import mock
 
@@ -13,12 +14,15 @@ from torch.utils._python_dispatch import TorchDispatchMode
 
 from client.privacy import filters
 from client.privacy.hooks import check_network, per_sample_gradients
+from client.privacy.kept import Kept
 from client.privacy.samplers import convolution, linear
 from client.privacy.trainable import trainable_names
 from protocol.errors import SettingsError
 from urwkv import URWKV
 from urwkv.head import Head
 from urwkv.losses import image_losses
+from urwkv.ops import grouped
+from urwkv.ops.doubling import doubled_convolution
 from urwkv.steps import Steps
 
 Gradients = dict[str, torch.Tensor]
@@ -112,6 +116,21 @@ def test_whatever_learns_has_its_gradients_alone(learns: Any, products: bool, re
     assert doubled.call_count == (4 if products and learns in ("all", "decoder", no_biases) else 0)
     model = model.double().to(memory_format=torch.contiguous_format)
     assert worst(found, by_loop(model, images.double(), masks)) < 2e-4
+
+
+@pytest.mark.parametrize("device", ["cpu", pytest.param("cuda", marks=pytest.mark.gpu)])
+@pytest.mark.parametrize("bf16", [False, True])
+def test_a_convolution_is_computed_as_in_plain_training_to_the_bit(bf16: bool, device: str) -> None:
+    torch.manual_seed(0)
+    layer = nn.Conv2d(16, 16, 3, padding=1, groups=2, bias=False).to(device, memory_format=torch.channels_last)
+    doubling = nn.Conv2d(16, 24, 3, padding=1).to(device, memory_format=torch.channels_last)
+    x = torch.randn(2, 16, 6, 5, device=device).to(memory_format=torch.channels_last)
+    dense = functools.partial(grouped.convolution, x, layer.weight, (1, 1), (1, 1), (1, 1), 2)
+    with torch.autocast(device, torch.bfloat16, enabled=bf16):
+        assert torch.equal(Kept().convolution(layer, x), layer(x) if device == "cpu" else dense())
+        double = Kept().convolution(doubling, x, doubled=True)
+        assert torch.equal(double, doubled_convolution(x, doubling.weight, doubling.bias))
+    assert double.dtype == (torch.bfloat16 if bf16 else torch.float32)
 
 
 def test_a_convolution_leaves_no_gradient_of_the_batch() -> None:
