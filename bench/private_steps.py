@@ -76,11 +76,12 @@ def private(images: Images, settings: TrainSettings, plan: Plan, network: Networ
 
 
 def measured(work: Callable[[int], None], steps: int, batch: int, device: torch.device) -> tuple[float, float]:
-    """Images a second of `steps` steps after those to warm up, and the most memory of the GPU in GiB."""
+    """Images a second of `steps` steps after those to warm up, and the most memory of the GPU in GiB, of all of them."""
+    if device.type == "cuda":
+        torch.cuda.reset_peak_memory_stats(device)
     work(WARM + 1)
     if device.type == "cuda":
         torch.cuda.synchronize(device)
-        torch.cuda.reset_peak_memory_stats(device)
     began = time.perf_counter()
     work(steps)
     if device.type == "cuda":

@@ -57,8 +57,7 @@ class _Convolution(torch.autograd.Function):
         ctx.layer, ctx.doubled, ctx.groups = layer, doubled, layer.groups
         if doubled:
             weight = doubled_filters(weight)
-        weight, bias = weight.to(x.dtype), None if bias is None else bias.to(x.dtype)
-        if not doubled and x.device.type == gpu.KIND and is_slow(weight.shape[1], layer.groups):
+        elif x.device.type == gpu.KIND and is_slow(weight.shape[1], layer.groups):
             weight, ctx.groups = dense(weight, layer.groups), 1
         weight, bias = weight.to(x.dtype), None if bias is None else bias.to(x.dtype)
         ctx.save_for_backward(x, weight)
