@@ -76,7 +76,7 @@ def private(images: Images, settings: TrainSettings, plan: Plan, network: Networ
 
 
 def measured(work: Callable[[int], None], steps: int, batch: int, device: torch.device) -> tuple[float, float]:
-    """Images a second of `steps` steps after those to warm up, and the most memory of the GPU in GiB, of all of them."""
+    """Images a second of `steps` steps after those to warm up, and the most memory of the GPU in GiB, by then."""
     if device.type == "cuda":
         torch.cuda.reset_peak_memory_stats(device)
     work(WARM + 1)
