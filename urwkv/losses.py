@@ -36,7 +36,7 @@ def image_losses(logits: Tensor, masks: Tensor, backend: str = "torch") -> Tenso
         (B,), float32.
     """
     with torch.autocast(logits.device.type, enabled=False):
-        if backend == "auto" and logits.shape[1] == 1 and logits.numel() and not gpu.obstacle(logits):
+        if backend == "auto" and _sums_at_once(logits, masks):
             overlap, predicted, true, entropies = pixel_sums_triton(logits, masks).split(1, dim=1)
             entropy = entropies.squeeze(1) / logits[0].numel()
         else:
@@ -44,6 +44,12 @@ def image_losses(logits: Tensor, masks: Tensor, backend: str = "torch") -> Tenso
         dice = (2 * overlap + SMOOTHING) / (predicted + true + SMOOTHING)
         losses: Tensor = 1 - dice.mean(dim=1) + entropy
         return losses
+
+
+def _sums_at_once(logits: Tensor, masks: Tensor) -> bool:
+    """Whether a kernel may read these; masks that are not of the logits' pixels are left to torch, which says so."""
+    alike = (masks.shape, masks.device) == (logits[:, 0].shape, logits.device)
+    return alike and logits.shape[1] == 1 and logits.numel() > 0 and not gpu.obstacle(logits)
 
 
 def _sums(logits: Tensor, masks: Tensor) -> tuple[Tensor, Tensor, Tensor, Tensor]:

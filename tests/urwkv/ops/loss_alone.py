@@ -39,11 +39,14 @@ def interpret_losses() -> None:
 
 
 def assert_others_are_as_written(masks: torch.Tensor) -> None:
-    """More classes, float64, and where nobody asks for it."""
+    """More classes, float64, masks of other pixels, and where nobody asks for it."""
     with mock.patch.object(losses, "pixel_sums_triton", side_effect=AssertionError):
         for logits in (torch.randn(2, 3, 8, 12), torch.randn(2, 1, 8, 12).double(), torch.randn(0, 1, 8, 12)):
             each = masks[: len(logits)]
             assert torch.equal(image_losses(logits, each, "auto"), image_losses(logits, each))
         segmentation_loss(torch.randn(2, 1, 8, 12), masks)
+        for other in (masks[:, :4], masks[:1, :, :6]):  # a kernel would read beyond them
+            with pytest.raises((ValueError, RuntimeError), match="size|shape"):
+                image_losses(torch.randn(2, 1, 8, 12), other, "auto")
         with pytest.raises(AssertionError):
             segmentation_loss(torch.randn(2, 1, 8, 12), masks, "auto")
