@@ -82,14 +82,13 @@ def private_update(network: Network, x: Arrays, images: Images, epsilon: float, 
     network.hold(x)
     network.moves()
     private_phase(
-        network.model,
+        network.passes,
         images,
         [np.array([0])],
         alone,
         epochs=1,
         make_optimizer=lambda weights: make_optimizer("sgd", weights, LEARNING_RATE, 0.0),
         learning_rate=lambda step: LEARNING_RATE,
-        place=network.place,
         randomness=Randomness(seed),
         augment=False,
     )

@@ -19,9 +19,9 @@ from fedurwkv import main
 private_phase = phase.private_phase
 
 
-def noiseless_phase(model: Any, images: Any, units: Any, plan: Plan, **words: Any) -> phase.Walked:
+def noiseless_phase(passes: Any, images: Any, units: Any, plan: Plan, **words: Any) -> phase.Walked:
     """The same clipped steps on the same kind of draws."""
-    return private_phase(model, images, units, replace(plan, noise=0.0), **words)
+    return private_phase(passes, images, units, replace(plan, noise=0.0), **words)
 
 
 if __name__ == "__main__":

@@ -2,9 +2,9 @@
 
     python bench/private_steps.py [--variant base] [--side 256] [--batch 64,256] [--physical 64] [--steps 4]
 
-Steps as training takes them, from pictures in memory to new weights, the noise with them; plain ones on a GPU as
-captured graphs, as in any long run. The last row of bf16 is how far per-sample gradients lie from those in float32,
-and how far those of a loop of plain backward passes over the same single images do, which rounds as well.
+Steps as training takes them, from pictures in memory to new weights, the noise with them; on a GPU as captured
+graphs, as in any long run. The last row of bf16 is how far per-sample gradients lie from those in float32, and how
+far those of a loop of plain backward passes over the same single images do, which rounds as well.
 """
 
 import argparse
@@ -61,7 +61,7 @@ def plain(images: Images, settings: TrainSettings, network: Network, steps: int)
 def private(images: Images, settings: TrainSettings, plan: Plan, network: Network, steps: int) -> None:
     network.moves()
     private_phase(
-        network.model,
+        network.passes,
         images,
         rows_by_unit(images.names, "example"),
         plan,
@@ -70,18 +70,18 @@ def private(images: Images, settings: TrainSettings, plan: Plan, network: Networ
             settings.optimizer, weights, settings.lr, settings.weight_decay
         ),
         learning_rate=lambda step: settings.lr,
-        place=network.place,
         randomness=Randomness(),
         augment=settings.augment,
     )
 
 
 def measured(work: Callable[[int], None], steps: int, batch: int, device: torch.device) -> tuple[float, float]:
-    """Images a second of `steps` steps after those to warm up, and the most memory of the GPU in GiB."""
+    """Images a second of `steps` steps after those to warm up, and the most memory of the GPU in GiB, by then."""
+    if device.type == "cuda":
+        torch.cuda.reset_peak_memory_stats(device)
     work(WARM + 1)
     if device.type == "cuda":
         torch.cuda.synchronize(device)
-        torch.cuda.reset_peak_memory_stats(device)
     began = time.perf_counter()
     work(steps)
     if device.type == "cuda":
@@ -144,7 +144,7 @@ class Batch:
             plan = Plan(privacy, units=self._size, rate=1.0, batch=float(self._size), noise=1.0, steps=1)
             work = partial(private, self._images, self._settings, plan)
             name = f"{what}: private, {which.replace('_', ' ')} learns"
-            row(name, Aim(reach=reach), partial(self._told, work, self._place))
+            row(name, Aim(reach=reach), partial(self._told, work, place))
 
     def _told(self, work: Callable[[Network, int], None], place: Place) -> str:
         network = Network(self._architecture, place)  # of its own: so the memory is of this row alone

@@ -25,7 +25,8 @@ from torch import nn
 
 from bench.table import Aim, capture, gpu_milliseconds, heading, row
 from client.data import normalise
-from client.device import keep_memory
+from client.device import Place, keep_memory
+from client.objective import Objective
 from urwkv import URWKV
 from urwkv.folded import folded
 from urwkv.lean import lean
@@ -63,23 +64,16 @@ def pictures(batch: int, side: int, device: str = "cuda") -> tuple[torch.Tensor,
     return pixels, torch.randint(2, (batch, side, side), dtype=torch.uint8, device=device)
 
 
-def training_step(model: nn.Module, batch: int, *, captured: bool, compiled: bool = False) -> Callable[[], object]:
+def training_step(model: nn.Module, batch: int, form: str, *, captured: bool) -> Callable[[], object]:
     """A step of bf16 autocast, float32 weights and fused AdamW, on the same random pictures each time."""
     pixels, masks = pictures(batch, SIDE)
     optimizer = torch.optim.AdamW(
         model.parameters(), lr=torch.tensor(1e-4, device="cuda"), fused=True, capturable=True
     )
-
-    def loss_of(pixels: torch.Tensor, masks: torch.Tensor) -> torch.Tensor:
-        return segmentation_loss(model(normalise(pixels)), masks)
-
-    if compiled:
-        torch.compiler.reset()
-        loss_of = torch.compile(loss_of, fullgraph=True, dynamic=False)
+    loss_of = getattr(Objective(model, Place(torch.device("cuda"), True, "graph")), form)
 
     def step() -> None:
-        with torch.autocast("cuda", torch.bfloat16):
-            loss = loss_of(pixels, masks)
+        loss = loss_of(pixels, masks)
         optimizer.zero_grad(set_to_none=True)
         loss.backward()
         optimizer.step()
@@ -87,12 +81,10 @@ def training_step(model: nn.Module, batch: int, *, captured: bool, compiled: boo
     return capture(step).replay if captured else step
 
 
-def training(backend: str, batch: int, *, captured: bool, compiled: bool = False, norms: str = "torch") -> str:
+def training(backend: str, batch: int, form: str = "as_written", *, captured: bool) -> str:
     torch.cuda.reset_peak_memory_stats()
     began = time.perf_counter()
-    model = network(backend).train()
-    choose(model, norms)
-    step = training_step(model, batch, captured=captured, compiled=compiled)
+    step = training_step(network(backend).train(), batch, form, captured=captured)
     step()
     torch.cuda.synchronize()
     warm = time.perf_counter() - began
@@ -120,11 +112,9 @@ def inference(backend: str, batch: int, *, captured: bool, compiled: bool = Fals
     return f"{taken:.2f} ms" if batch == 1 else f"{batch / taken * 1e3:,.0f} img/s"
 
 
-def costs(backend: str, batch: int, *, norms: str = "torch", compiled: bool = False) -> str:
+def costs(backend: str, batch: int, form: str = "as_written") -> str:
     """The kernels that take most of a training step that is not captured, by name."""
-    model = network(backend).train()
-    choose(model, norms)
-    step = training_step(model, batch, captured=False, compiled=compiled)
+    step = training_step(network(backend).train(), batch, form, captured=False)
     for _ in range(3):
         step()
     with torch.profiler.profile(activities=[torch.profiler.ProfilerActivity.CUDA]) as profile:
@@ -155,9 +145,9 @@ def by_compiler(backend: str) -> None:
     heading()
     for batch in (128, 32, 8):
         name = f"training, batch {batch}, compiled and graph"
-        row(name, TRAINING[batch], partial(training, backend, batch, captured=True, compiled=True))
+        row(name, TRAINING[batch], partial(training, backend, batch, "compiled", captured=True))
         if batch == 32:
-            row(f"{name}: largest costs", Aim(), partial(costs, backend, batch, compiled=True))
+            row(f"{name}: largest costs", Aim(), partial(costs, backend, batch, "compiled"))
     for batch in (128, 1):
         for form in FORMS:
             name = f"inference, batch {batch}, compiled and graph, {form}"
@@ -177,15 +167,15 @@ def fusion(backend: str) -> None:
     heading()
     for batch in (8, 32, 128):
         for captured in (False, True):
-            for norms in ("torch", "triton"):
+            for form in ("as_written", "fused"):
                 name = f"training, batch {batch}, {'graph' if captured else 'eager'}"
-                name += ", fused" if norms == "triton" else ""
-                row(name, TRAINING[batch], partial(training, backend, batch, captured=captured, norms=norms))
+                name += ", fused" if form == "fused" else ""
+                row(name, TRAINING[batch], partial(training, backend, batch, form, captured=captured))
     for batch in (1, 128):
         for form in FORMS:
             name = f"inference, batch {batch}, graph, {form}"
             row(name, INFERENCE[batch], partial(inference, backend, batch, captured=True, form=form))
-    row("training, batch 32, eager, fused: largest costs", Aim(), partial(costs, backend, 32, norms="triton"))
+    row("training, batch 32, eager, fused: largest costs", Aim(), partial(costs, backend, 32, "fused"))
 
 
 def on_cpu() -> None:

@@ -1,6 +1,8 @@
 """The network on its device: which model it holds, and how models come into it and out of it."""
 
 import threading
+from functools import cached_property
+from typing import TYPE_CHECKING
 
 import torch
 from torch import nn
@@ -13,6 +15,9 @@ from client.step import Steps
 from strategies.correction import Correction
 from strategies.local import Arrays
 from urwkv import URWKV, Architecture
+
+if TYPE_CHECKING:
+    from client.privacy.passes import Passes
 
 _on_gpus: dict[torch.device, "Network"] = {}
 _looking = threading.Lock()
@@ -58,7 +63,16 @@ class Network:
         recorder = recorder_at(place)
         self.logits = Inference(self.model, place, recorder)
         self.steps = Steps(self.model, self.weights, self.correction, place, recorder)
+        self._recorder = recorder
         self._held: Arrays | None = None
+
+    @cached_property
+    def passes(self) -> "Passes":
+        """Makes passes of private training, see `client.privacy.passes`."""
+        # Opacus takes seconds to import, and only private training needs it
+        from client.privacy.passes import Passes
+
+        return Passes(self.model, self.place, self._recorder)
 
     def take(self, packed: bytes) -> Arrays:
         """Hold a packed model; returns it by name, as views of `packed`.

@@ -10,10 +10,12 @@ from collections.abc import Callable
 
 import torch
 from torch import Tensor, nn
+from torch.func import functional_call
 
 from client.data import normalise
 from client.device import Place
 from urwkv.losses import segmentation_loss
+from urwkv.lowered import lowered
 from urwkv.steps import choose
 
 Loss = Callable[[Tensor, Tensor], Tensor]
@@ -42,7 +44,10 @@ class Objective:
         """The same by fused operators, forward and backward, where there is Triton."""
         choose(self._model, "auto")
         try:
-            return self.as_written(pixels, masks)
+            with self._place.autocast():
+                weights = lowered(self._model, self._place.dtype) if self._place.bf16 else {}
+                logits = functional_call(self._model, weights, (normalise(pixels),))
+                return segmentation_loss(logits, masks, "auto")
         finally:
             choose(self._model, self._written)
 

@@ -54,7 +54,7 @@ def noisy_walk(site: PrivateSite, number: int, paid: int) -> Walk:
         network.moves()
         network.correction.set(phase, x)
         walked = private_phase(
-            network.model,
+            network.passes,
             images,
             site.units,
             site.plan,
@@ -63,7 +63,6 @@ def noisy_walk(site: PrivateSite, number: int, paid: int) -> Walk:
             learning_rate=lambda step: learning_rate(
                 settings, (span.round - 1 + (taken + step) / steps) / span.rounds
             ),
-            place=network.place,
             randomness=randomness,
             augment=settings.augment,
             only=phase.only,

@@ -6,7 +6,7 @@ recording reads it, and what comes out is overwritten by the next replay.
 
 import threading
 from collections.abc import Callable
-from typing import Protocol
+from typing import Generic, Protocol, TypeVar
 
 import torch
 from torch import Tensor
@@ -14,8 +14,8 @@ from torch import Tensor
 from client.device import Place
 from protocol.errors import RoundError
 
-Work = Callable[[], Tensor]
-Replay = Callable[[], Tensor]
+Result = TypeVar("Result")
+"""What work gives: one tensor, or several."""
 
 BREAK_EVEN = 100
 """How often `auto` does work on a shape before it is recorded.
@@ -46,10 +46,10 @@ class Recorder(Protocol):
     device: torch.device
     after: int
 
-    def do(self, work: Work) -> Tensor:
+    def do(self, work: Callable[[], Result]) -> Result:
         """The result of the work, done as it is written."""
 
-    def record(self, work: Work) -> Replay:
+    def record(self, work: Callable[[], Result]) -> Callable[[], Result]:
         """What replays the work; it is not done yet."""
 
 
@@ -66,7 +66,7 @@ class CudaRecorder:
         self._stream = torch.cuda.Stream(device)  # type: ignore[no-untyped-call]
         self._pool = torch.cuda.graph_pool_handle()
 
-    def do(self, work: Work) -> Tensor:
+    def do(self, work: Callable[[], Result]) -> Result:
         """On the stream of the recordings, where libraries then have what they need."""
         current = torch.cuda.current_stream(self.device)
         self._stream.wait_stream(current)
@@ -75,7 +75,7 @@ class CudaRecorder:
         current.wait_stream(self._stream)
         return result
 
-    def record(self, work: Work) -> Replay:
+    def record(self, work: Callable[[], Result]) -> Callable[[], Result]:
         """The graph of the work.
 
         Raises:
@@ -92,10 +92,11 @@ class CudaRecorder:
                 result = work()
         except torch.OutOfMemoryError as error:
             raise RoundError(
-                f"no memory left on {self.device} to capture the step; set train.compile=off, or lower train.batch"
+                f"no memory left on {self.device} to capture the step; set train.compile=off, or lower train.batch or"
+                " privacy.physical"
             ) from error
 
-        def replay() -> Tensor:
+        def replay() -> Result:
             graph.replay()
             return result
 
@@ -109,7 +110,7 @@ def recorder_at(place: Place) -> Recorder | None:
     return CudaRecorder(place.device, BREAK_EVEN if place.compile == "auto" else WARM)
 
 
-class Repeated:
+class Repeated(Generic[Result]):
     """Work on tensors, (tensors of one batch) -> result, by the shapes of the batch.
 
     What the work reads besides, and what it leaves behind for later work, must stay where it is in memory.
@@ -119,13 +120,13 @@ class Repeated:
     """
 
     def __init__(
-        self, work: Callable[..., Tensor], recorder: Recorder, replayed: Callable[..., Tensor] | None = None
+        self, work: Callable[..., Result], recorder: Recorder, replayed: Callable[..., Result] | None = None
     ) -> None:
         self._work, self._recorder, self._replayed = work, recorder, replayed or work
         self._done: dict[object, int] = {}
-        self._recorded: dict[object, tuple[list[Tensor], Replay]] = {}
+        self._recorded: dict[object, tuple[list[Tensor], Callable[[], Result]]] = {}
 
-    def __call__(self, *batch: Tensor) -> Tensor:
+    def __call__(self, *batch: Tensor) -> Result:
         """The result; the next call may overwrite it."""
         shape = tuple((tensor.shape, tensor.dtype) for tensor in batch)
         done = self._done[shape] = self._done.get(shape, 0) + 1

@@ -130,7 +130,7 @@ class _Kept:
 
     optimizer: torch.optim.Optimizer
     rate: Tensor
-    forms: dict[object, Repeated]
+    forms: dict[object, Repeated[Tensor]]
 
     @classmethod
     def fresh(cls, rule: Rule, weights: list[Tensor]) -> "_Kept":

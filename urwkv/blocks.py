@@ -5,6 +5,7 @@ from typing import Literal
 import torch
 from torch import Tensor, nn
 
+from urwkv.leaves import has_hooks
 from urwkv.ops.doubling import Doubling
 from urwkv.steps import Steps
 
@@ -111,9 +112,9 @@ class Fusion(nn.Module):
         out: Tensor = self.steps(x)
         return out
 
-    def join(self, skip: Tensor, below: Tensor) -> Tensor:
-        """Of the two maps as they are; a module itself is called with one tensor, for hooks to see."""
-        out: Tensor = self(torch.cat([skip, below], dim=1))
+    def join(self, skip: Tensor, x: Tensor, up: "Up") -> Tensor:
+        """Of the skip and what the step up makes of x. The module itself is called with one, for hooks to see."""
+        out: Tensor = self(up.after(x, skip))
         return out
 
 
@@ -127,3 +128,7 @@ class Up(nn.Module):
     def forward(self, x: Tensor) -> Tensor:
         out: Tensor = self.steps(x)
         return out
+
+    def after(self, x: Tensor, skip: Tensor) -> Tensor:
+        """The channels of the skip and, after them, of the step's map: (B, 2 cout, H, W)."""
+        return torch.cat([skip, self(x)], dim=1) if has_hooks(self) else self.steps.after(x, skip)

@@ -94,8 +94,9 @@ class DARM(nn.Module):
     def forward(self, x: Tensor) -> Tensor:
         height, width = x.shape[2:]
         maps = x.permute(0, 2, 3, 1)
-        s = maps + self.gamma_spatial(self.spatial(self.norm_spatial(maps)))
-        f = self.channel.tokens(s) + self.gamma_channel(self.channel(self.norm_channel(s)))
+        s = maps + self.gamma_spatial(self.spatial(self.spatial.normed(self.norm_spatial, maps)))
+        mixed = self.channel(self.channel.normed(self.norm_channel, s))
+        f = self.channel.tokens(s) + self.gamma_channel(mixed)
         if self.dual == "aligned":
             turned = torch.unflatten(f[:, 1], 1, (width, height))
             out = torch.unflatten(f[:, 0], 1, (height, width)) + turned.transpose(1, 2)

@@ -3,8 +3,8 @@
 Norms are folded into their neighbours (`urwkv.folded`). SASE and Fusion compute all that comes after their 3 x 3
 convolution in one operator (`urwkv.ops.pair`). Fusion's grouped convolution is two, of skip and of the map from
 below, which are never joined. Doubling and the 3 x 3 convolution after it are one (`urwkv.ops.doubling`). After every
-other convolution its bias, GELU and norm are one pass (`urwkv.ops.finish`); pooling and DARM's mixing of tokens are
-operators (`urwkv.steps.choose`).
+other convolution its bias, GELU and norm are one pass (`urwkv.ops.finish`); pooling, DARM's mixing of tokens and the
+head are operators (`urwkv.steps.choose`).
 """
 
 import torch
@@ -75,8 +75,9 @@ class LeanFusion(nn.Module):
         self.skip, self.below = (_conv(w, nn.Conv2d, 3, 1) for w in joint.weight.chunk(2))
         self.pair = Pair(joint, block.steps[3], block.steps[6], block.steps[8])
 
-    def join(self, skip: Tensor, below: Tensor) -> Tensor:
-        out: Tensor = self.pair(self.skip(skip), self.below(below))
+    def join(self, skip: Tensor, x: Tensor, up: nn.Module) -> Tensor:
+        """See `urwkv.blocks.Fusion`."""
+        out: Tensor = self.pair(self.skip(skip), self.below(up(x)))
         return out
 
 

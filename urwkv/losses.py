@@ -5,16 +5,21 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from urwkv.labels import foreground
+from urwkv.ops import gpu
+from urwkv.ops.gpu import HAS_TRITON
+
+if HAS_TRITON:
+    from urwkv.ops.loss_triton import pixel_sums_triton
 
 SMOOTHING = 1.0  # pixels, added above and below in soft Dice
 
 
-def segmentation_loss(logits: Tensor, masks: Tensor) -> Tensor:
+def segmentation_loss(logits: Tensor, masks: Tensor, backend: str = "torch") -> Tensor:
     """The mean over images of `image_losses`: a scalar, float32."""
-    return image_losses(logits, masks).mean()
+    return image_losses(logits, masks, backend).mean()
 
 
-def image_losses(logits: Tensor, masks: Tensor) -> Tensor:
+def image_losses(logits: Tensor, masks: Tensor, backend: str = "torch") -> Tensor:
     """Soft Dice loss + cross entropy, image by image; binary cross entropy when there is one class.
 
     Soft Dice of a class is (2 sum(p t) + 1) / (sum(p) + sum(t) + 1) over the image's pixels, averaged over
@@ -24,21 +29,32 @@ def image_losses(logits: Tensor, masks: Tensor) -> Tensor:
     Args:
         logits: (B, num_classes, H, W), any floating dtype; the loss is computed in float32.
         masks: (B, H, W), integer labels; with one class every label above 0 is foreground.
+        backend: "torch": as it is written. "auto": the sums over the pixels of one class are one operation on a GPU
+            with Triton.
 
     Returns:
         (B,), float32.
     """
-    num_classes = logits.shape[1]
     with torch.autocast(logits.device.type, enabled=False):
-        logits = logits.float()
-        truth = foreground(masks, num_classes).float()
-        if num_classes == 1:
-            entropy = F.binary_cross_entropy_with_logits(logits, truth, reduction="none")
-            probability = torch.sigmoid(logits)
+        if backend == "auto" and logits.shape[1] == 1 and logits.numel() and not gpu.obstacle(logits):
+            overlap, predicted, true, entropies = pixel_sums_triton(logits, masks).split(1, dim=1)
+            entropy = entropies.squeeze(1) / logits[0].numel()
         else:
-            entropy = F.cross_entropy(logits, masks.long(), reduction="none")
-            probability = torch.softmax(logits, dim=1)[:, 1:]
-        overlap = (probability * truth).sum(dim=(2, 3))
-        size = probability.sum(dim=(2, 3)) + truth.sum(dim=(2, 3))
-        dice = (2 * overlap + SMOOTHING) / (size + SMOOTHING)
-        return 1 - dice.mean(dim=1) + entropy.flatten(1).mean(dim=1)
+            overlap, predicted, true, entropy = _sums(logits.float(), masks)
+        dice = (2 * overlap + SMOOTHING) / (predicted + true + SMOOTHING)
+        losses: Tensor = 1 - dice.mean(dim=1) + entropy
+        return losses
+
+
+def _sums(logits: Tensor, masks: Tensor) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+    """Of the foreground classes sum(p t), sum(p) and sum(t), (B, classes) each, and the mean cross entropy, (B,)."""
+    num_classes = logits.shape[1]
+    truth = foreground(masks, num_classes).float()
+    if num_classes == 1:
+        entropy = F.binary_cross_entropy_with_logits(logits, truth, reduction="none")
+        probability = torch.sigmoid(logits)
+    else:
+        entropy = F.cross_entropy(logits, masks.long(), reduction="none")
+        probability = torch.softmax(logits, dim=1)[:, 1:]
+    overlap, predicted, true = (each.sum(dim=(2, 3)) for each in (probability * truth, probability, truth))
+    return overlap, predicted, true, entropy.flatten(1).mean(dim=1)

@@ -42,7 +42,7 @@ class Mixing(nn.Module):
         """z mu + z' (1 - mu) for each mu, z' being the other token: of a map (B, H, W, C), each (B, scans, T, C)."""
         if self.shift == "quad" and self._at_once(z, *mus):
             weights = [for_samples(mu.weight, len(z), self.keep) for mu in mus]
-            return mixed_scans_triton(z, weights, self.scans, _dtype_beyond(z))
+            return mixed_scans_triton(z, weights, self.scans, gpu.dtype_beyond(z))
         other = self.tokens(z, lambda grid: shift_tokens(grid, self.shift))
         change = self.tokens(z) - other  # z mu + z' (1 - mu) = z' + (z - z') mu
         return [other + mu(change) for mu in mus]
@@ -58,7 +58,7 @@ class Mixing(nn.Module):
     def _normed(self, norm: nn.LayerNorm, x: Tensor, *, squared: bool) -> Tensor:
         if self._at_once(x, norm) and fits(x.shape[-1]):
             autocast = torch.is_autocast_enabled(x.device.type)
-            dtype = _dtype_beyond(x) if squared or not autocast else torch.float32
+            dtype = gpu.dtype_beyond(x) if squared or not autocast else torch.float32
             weight, bias = (for_samples(vector, len(x), self.keep) for vector in (norm.weight, norm.bias))
             return token_norm_triton(x, weight, bias, eps=norm.eps, squared=squared, dtype=dtype)
         y: Tensor = norm(torch.relu(x).square() if squared else x)
@@ -67,7 +67,7 @@ class Mixing(nn.Module):
     def gated(self, r: Tensor, y: Tensor, height: int, width: int) -> Tensor:
         """The average over the four scans of sigmoid(r) y, (B, 4, T, C) each, as a map (B, H, W, C)."""
         if self._at_once(y):
-            return gated_average_triton(r, y, height, width, _dtype_beyond(y))
+            return gated_average_triton(r, y, height, width, gpu.dtype_beyond(y))
         return undo_quad_scan(torch.sigmoid(r) * y, height, width)
 
     def _at_once(self, x: Tensor, *leaves: nn.Module) -> bool:
@@ -78,9 +78,3 @@ class Mixing(nn.Module):
         if obstacle and self.backend == "triton":
             raise ValueError(f"mixing tokens: backend = 'triton' {obstacle}; use auto or torch")
         return not obstacle
-
-
-def _dtype_beyond(x: Tensor) -> torch.dtype:
-    """What the linear layer after this will compute in."""
-    kind = x.device.type
-    return torch.get_autocast_dtype(kind) if torch.is_autocast_enabled(kind) else x.dtype

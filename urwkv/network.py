@@ -11,6 +11,7 @@ from torch import Tensor, nn
 
 from urwkv.blocks import DeepSASE, Fusion, Norm, Sase, ShallowSASE, Up, conv_norm_gelu
 from urwkv.darm import DARM, Dual
+from urwkv.head import Head
 from urwkv.shift import Shift
 from urwkv.steps import Steps
 
@@ -104,7 +105,7 @@ class URWKV(nn.Module):
         self.darm = DARM(d[4], dual, shift)
         self.up = nn.ModuleList(Up(d[i + 1], d[i], norm) for i in (3, 2, 1, 0))
         self.fuse = nn.ModuleList(Fusion(d[i], norm, ratio) for i in (3, 2, 1, 0))
-        self.head = nn.Conv2d(d[0], num_classes, 1)
+        self.head = Head(d[0], num_classes)
 
     @classmethod
     def from_architecture(cls, architecture: Architecture) -> "URWKV":
@@ -118,10 +119,10 @@ class URWKV(nn.Module):
         x = self.stem(F.pad(images, missing, mode="replicate") if any(missing) else images)
         skips = []
         for stage in self.down:
-            skips.append(stage(x))
-            x = self.pool(skips[-1])
+            skip, x = self.pool.fork(stage(x))
+            skips.append(skip)
         x = self.darm(self.deep(x))
         for up, fuse in zip(self.up, self.fuse, strict=True):
-            x = fuse.join(skips.pop(), up(x))  # type: ignore[operator]
+            x = fuse.join(skips.pop(), x, up)  # type: ignore[operator]
         logits: Tensor = self.head(x)
         return logits[..., :height, :width]

@@ -1,8 +1,8 @@
 """A chain of layers, and the one choice of how they are computed: as written, or several as one operation.
 
 Norms with a GELU beside them are one operation, and doubling with the convolution after it is another. On a GPU the
-norm adds the bias of the convolution before it, too, that convolution's groups may become one, and pooling keeps no
-indices.
+norm adds the bias of the convolution before it, too, and writes its map beside another where the two are to be one;
+that convolution's groups may become one, and pooling keeps no indices and adds the gradient of a skip to its own.
 """
 
 import ctypes
@@ -12,6 +12,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from urwkv.head import Head
 from urwkv.leaves import Keep, for_samples, has_hooks
 from urwkv.mixing import Mixing
 from urwkv.ops import gpu
@@ -21,7 +22,7 @@ from urwkv.ops.grouped import convolution
 
 if HAS_TRITON:
     from urwkv.ops.norm_triton import fits, lies_beside, norm_gelu_triton
-    from urwkv.ops.pool_triton import max_pool_triton
+    from urwkv.ops.pool_triton import fork_triton, max_pool_triton
 
 BACKENDS = ("torch", "auto", "triton")
 
@@ -57,7 +58,22 @@ class Steps(nn.Sequential):
             return out
         return self._joined(x, beside)
 
-    def _joined(self, x: Tensor, beside: Tensor | None = None) -> Tensor:
+    def after(self, x: Tensor, skip: Tensor) -> Tensor:
+        """The channels of `skip` and, after them, of what becomes of a map, as one map; likewise on the way."""
+        if self.backend == "torch" or has_hooks(self):
+            return torch.cat([skip, self(x)], dim=1)
+        return self._joined(x, skip, concat=True)
+
+    def fork(self, x: Tensor) -> tuple[Tensor, Tensor]:
+        """A map itself, and what becomes of it; on a GPU pooling's gradient takes that of the map itself along."""
+        part = _next(list(self))
+        forks = self.backend != "torch" and x.requires_grad and not (has_hooks(self) or torch.compiler.is_compiling())
+        if forks and part.pools and len(self) == 1 and not part.obstacle(x, self.backend, self.keep):
+            skip, pooled = fork_triton(x)
+            return skip, pooled
+        return x, self(x)
+
+    def _joined(self, x: Tensor, beside: Tensor | None = None, *, concat: bool = False) -> Tensor:
         layers = list(self)
         shift: Tensor | None = None
         while layers:
@@ -73,16 +89,18 @@ class Steps(nn.Sequential):
                 raise ValueError(f"norm and GELU: backend = 'triton' {obstacle}; use auto or torch")
             if obstacle:
                 x = layers[0](x if shift is None else _shifted(x, shift))
-            elif beside is not None and len(part.layers) == len(layers) and part.adds(x, beside):
-                x, beside = part.at_once(x, shift, self.keep, beside), None
+            elif beside is not None and len(part.layers) == len(layers) and part.takes(x, beside):
+                return part.at_once(x, shift, self.keep, beside, concat=concat)
             else:
                 x = part.at_once(x, shift, self.keep)
             shift, layers = None, layers[1 if obstacle else len(part.layers) :]
-        return x if beside is None else x + beside
+        if beside is None:
+            return x
+        return torch.cat([beside, x], dim=1) if concat else x + beside
 
 
 def choose(network: nn.Module, backend: str) -> None:
-    """Have a network's chains and mixings compute by `backend`: its state stays, and its numbers but for rounding.
+    """Have a network's chains, mixings and head compute by `backend`: its state stays, its numbers but for rounding.
 
     Raises:
         ValueError: there is no such backend, or it needs Triton and that is not installed.
@@ -92,7 +110,7 @@ def choose(network: nn.Module, backend: str) -> None:
     if backend == "triton" and not HAS_TRITON:
         raise ValueError("backend = 'triton' needs the package triton, which is not installed; use auto or torch")
     for module in network.modules():
-        if isinstance(module, (Steps, Mixing)):
+        if isinstance(module, (Steps, Mixing, Head)):
             module.backend = backend
 
 
@@ -141,12 +159,20 @@ class _Part:
             return "needs weights, running statistics and a momentum"
         return "" if on_gpu or _are_vectors(self.norm) else "reads weights and statistics in float32, side by side"
 
-    def adds(self, x: Tensor, beside: Tensor) -> bool:
-        """Whether these layers, which can be computed as one, add another map on the way."""
+    def takes(self, x: Tensor, beside: Tensor) -> bool:
+        """Whether these layers, which can be computed as one, take another map along on the way."""
         return self.norm is not None and x.device.type == gpu.KIND and lies_beside(x, beside)
 
-    def at_once(self, x: Tensor, shift: Tensor | None, keep: Keep | None, beside: Tensor | None = None) -> Tensor:
-        """Of the map; where a norm is on a GPU `shift` is added first, and `beside` last."""
+    def at_once(
+        self,
+        x: Tensor,
+        shift: Tensor | None,
+        keep: Keep | None,
+        beside: Tensor | None = None,
+        *,
+        concat: bool = False,
+    ) -> Tensor:
+        """Of the map; where a norm is on a GPU `shift` is added first, `beside` last or by `concat` put first."""
         if self.doubled is not None:
             if keep is not None and _learns(self.doubled):
                 return keep.convolution(self.doubled, x, doubled=True, biased=True)
@@ -155,7 +181,7 @@ class _Part:
             y: Tensor = max_pool_triton(x)
             return y
         assert self.norm is not None
-        return _norm_gelu(self.norm, self.order, x, shift, beside, keep)
+        return _norm_gelu(self.norm, self.order, x, keep, {"shift": shift, "beside": beside, "concat": concat})
 
 
 def _next(layers: list[nn.Module]) -> _Part:
@@ -244,21 +270,22 @@ def _norm_gelu(
     norm: nn.BatchNorm2d | nn.GroupNorm,
     order: int,
     x: Tensor,
-    shift: Tensor | None,
-    beside: Tensor | None,
     keep: Keep | None,
+    on_gpu: dict[str, Any],
 ) -> Tensor:
     words: dict[str, Any] = {"order": order, "eps": norm.eps}
     if isinstance(norm, nn.GroupNorm):
         weight, bias = (for_samples(part, len(x), keep) for part in (norm.weight, norm.bias))
-        return norm_gelu_triton(x, weight, bias, shift=shift, beside=beside, groups=norm.num_groups, **words)
+        return norm_gelu_triton(x, weight, bias, groups=norm.num_groups, **on_gpu, **words)
     assert norm.num_batches_tracked is not None
     assert norm.running_mean is not None
     assert norm.running_var is not None
-    norm.num_batches_tracked.add_(1)
-    words |= {"running": (norm.running_mean, norm.running_var), "momentum": norm.momentum or 0.0}
+    running = norm.running_mean, norm.running_var
+    words["momentum"] = norm.momentum or 0.0
     if x.device.type == gpu.KIND:
-        return norm_gelu_triton(x, norm.weight, norm.bias, shift=shift, beside=beside, **words)
+        words["running"] = (*running, norm.num_batches_tracked)
+        return norm_gelu_triton(x, norm.weight, norm.bias, **on_gpu, **words)
     from urwkv.ops.norm_numba import norm_gelu_numba  # which compiles: who does not train does not wait for it
 
-    return norm_gelu_numba(x, norm.weight, norm.bias, **words)
+    norm.num_batches_tracked.add_(1)
+    return norm_gelu_numba(x, norm.weight, norm.bias, running=running, **words)

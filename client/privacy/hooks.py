@@ -13,6 +13,7 @@ from torch import Tensor, nn
 from client.privacy.kept import Kept
 from client.privacy.samplers import SAMPLERS, Sampler
 from protocol.errors import SettingsError
+from urwkv.head import Head
 from urwkv.leaves import PerSample
 from urwkv.mixing import Mixing
 from urwkv.steps import Steps
@@ -72,6 +73,9 @@ def per_sample_gradients(model: nn.Module) -> Iterator[None]:
     joined = [(module, module.backend) for module in model.modules() if isinstance(module, (Steps, Mixing))]
     for chain, _ in joined:
         chain.backend, chain.keep = "auto", kept
+    heads = [(module, module.backend) for module in model.modules() if isinstance(module, Head)]
+    for head, _ in heads:
+        head.backend = "auto"
     convolutions = [
         m for m in model.modules() if type(m) is nn.Conv2d and any(w.requires_grad for w in m.parameters())
     ]
@@ -89,6 +93,8 @@ def per_sample_gradients(model: nn.Module) -> Iterator[None]:
             vars(layer).pop("forward")
         for chain, backend in joined:
             chain.backend, chain.keep = backend, None
+        for head, backend in heads:
+            head.backend = backend
         for module in model.modules():
             module.__dict__.pop("activations", None)
             module.__dict__.pop("max_batch_len", None)

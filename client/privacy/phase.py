@@ -13,18 +13,16 @@ import numpy as np
 import torch
 from torch import nn
 
-from client.data import Batch, Images, normalise
-from client.device import Place
+from client.data import Batch, Images
 from client.privacy.average import Average
 from client.privacy.clipping import PrivateOptimizer
 from client.privacy.draws import Rows, draw
-from client.privacy.hooks import per_sample_gradients
+from client.privacy.passes import Pass, Passes
 from client.privacy.plan import Plan
 from client.privacy.randomness import Randomness
 from client.privacy.trainable import trainable_names
 from protocol.errors import RoundError
 from protocol.seeds import seed_of
-from urwkv.losses import image_losses
 
 AHEAD = 3
 """Physical batches that are made while the device computes."""
@@ -57,7 +55,7 @@ class Walked:
 
 
 def private_phase(
-    model: nn.Module,
+    passes: Passes,
     images: Images,
     units: Sequence[Rows],
     plan: Plan,
@@ -65,14 +63,13 @@ def private_phase(
     epochs: int,
     make_optimizer: Callable[[list[nn.Parameter]], torch.optim.Optimizer],
     learning_rate: Callable[[int], float],
-    place: Place,
     randomness: Randomness,
     augment: bool,
     only: frozenset[str] | None = None,
     correct: Callable[[], None] = lambda: None,
     stopped: Callable[[], bool] = lambda: False,
 ) -> Walked:
-    """Train `model` in place by `epochs * plan.steps` noisy steps.
+    """Train the model of `passes` in place by `epochs * plan.steps` noisy steps.
 
     Args:
         units: the rows of each unit, `client.privacy.draws.rows_by_unit`; `plan.units` of them.
@@ -86,7 +83,7 @@ def private_phase(
         RoundError: the weights are no longer finite, or the round was given up.
         SettingsError: the network has a layer without per-sample gradients, or nothing learns.
     """
-    settings = plan.settings
+    settings, model = plan.settings, passes.model
     moving = trainable_names(model, settings.trainable)
     moving = moving if only is None else moving & only
     before = {name: weight.requires_grad for name, weight in model.named_parameters()}
@@ -108,10 +105,11 @@ def private_phase(
             clipping=settings.clipping,
             randomness=randomness,
         )
-        with per_sample_gradients(model):
+        with passes.over(names) as pass_:
             walked = _walk(
-                model, weights, optimizer, images, units, plan, steps, learning_rate, place, augment, correct, stopped
-            )
+                pass_, weights, optimizer, images, units, plan, steps, learning_rate, passes.place.device, augment,
+                correct, stopped,
+            )  # fmt: skip
     finally:
         for name, weight in model.named_parameters():
             weight.requires_grad_(before[name])
@@ -121,7 +119,7 @@ def private_phase(
 
 
 def _walk(
-    model: nn.Module,
+    pass_: Pass,
     weights: list[nn.Parameter],
     optimizer: PrivateOptimizer,
     images: Images,
@@ -129,20 +127,20 @@ def _walk(
     plan: Plan,
     steps: int,
     learning_rate: Callable[[int], float],
-    place: Place,
+    device: torch.device,
     augment: bool,
     correct: Callable[[], None],
     stopped: Callable[[], bool],
 ) -> Walked:
     average = Average(weights, plan.settings.ema) if plan.settings.ema else None
     rates: list[float] = []
-    loss_sum, drawn = torch.zeros((), device=place.device), 0
-    alike = ALIKE if place.device.type == "cuda" else 1
+    loss_sum, drawn = torch.zeros((), device=device), 0
+    alike = ALIKE if device.type == "cuda" else 1
     for chunk in _chunks(images, units, plan, steps, optimizer.randomness, augment, alike):
         if stopped():
             raise RoundError("the round was given up on request")
         if chunk.images:
-            loss_sum += _backward(model, weights, chunk, place)
+            loss_sum += _backward(pass_, weights, chunk)
             drawn += chunk.images
         else:
             for weight in weights:
@@ -162,30 +160,24 @@ def _walk(
     return Walked(tuple(rates), loss_sum.item() / max(1, drawn))
 
 
-def _backward(model: nn.Module, weights: list[nn.Parameter], chunk: Chunk, place: Place) -> torch.Tensor:
+def _backward(pass_: Pass, weights: list[nn.Parameter], chunk: Chunk) -> torch.Tensor:
     """Leave each image's gradient, averaged over its views, at the weights; the sum of their losses."""
     count = len(chunk.views)
-    total = torch.zeros((), device=place.device)
+    losses: list[torch.Tensor] = []
     sums: list[torch.Tensor] = []
     for view in chunk.views:
         pixels, masks = view.result()
-        with place.autocast():
-            logits = model(place.send(normalise(place.send(pixels))))
-            loss = image_losses(logits, place.send(masks))[: chunk.images].sum()
-        torch.autograd.backward(loss)
-        total += loss.detach() / count
-        grads = [weight.grad_sample[: chunk.images] for weight in weights]  # type: ignore[attr-defined]
-        for weight in weights:
-            weight.grad_sample = weight.grad = None  # type: ignore[attr-defined]
+        loss, grads = pass_(pixels, masks, torch.arange(len(pixels)) < chunk.images)
+        losses.append(loss / count)
         if sums:
             torch._foreach_add_(sums, grads)
         else:
-            sums = grads
+            sums = [each.clone() for each in grads] if count > 1 else grads
     if count > 1:
         torch._foreach_div_(sums, count)
-    for weight, grads_sum in zip(weights, sums, strict=True):
-        weight.grad_sample = grads_sum  # type: ignore[attr-defined]
-    return total
+    for weight, each in zip(weights, sums, strict=True):
+        weight.grad_sample = each[: chunk.images]  # type: ignore[attr-defined]
+    return torch.stack(losses).sum()
 
 
 def _chunks(

@@ -28,7 +28,7 @@ class PrivateSite:
         site = PrivateSite(policy, table, strategy, patients, epochs)      refuses a study
         site.scores(study, run, round, split, patients, values, asked)     the scores with noise, once they are paid
         site.pay(study, run, round, asked)                                 refuses a round, or it is on disk
-        private_phase(model, images, site.units, site.plan, randomness=site.randomness(round), ...)
+        private_phase(passes, images, site.units, site.plan, randomness=site.randomness(round), ...)
 
     Args:
         policy: the hospital's; a simulation's is `replace(policy.OPEN, folder=...)`.

@@ -13,6 +13,7 @@ from opacus.grad_sample.layer_norm import compute_layer_norm_grad_sample
 from torch import Tensor, nn
 
 from client.privacy.filters import filters, over_pixels, over_rows, wide, widen
+from urwkv.head import Head
 from urwkv.leaves import PerSample, Scale
 
 Sampled = dict[Tensor, Tensor]
@@ -75,6 +76,7 @@ def in_float32(sampler: Sampler) -> Sampler:
 
 SAMPLERS: dict[type[nn.Module], Sampler] = {
     nn.Conv2d: as_it_is(convolution),  # type: ignore[arg-type]
+    Head: as_it_is(convolution),  # type: ignore[arg-type]
     nn.Linear: as_it_is(linear),  # type: ignore[arg-type]
     nn.GroupNorm: in_float32(compute_group_norm_grad_sample),
     nn.LayerNorm: in_float32(compute_layer_norm_grad_sample),

@@ -11,7 +11,7 @@ from client.data import Images, batches, normalise
 from client.device import Compile, Place, PlaceSettings, find_place
 from client.network import Network, network_at
 from client.objective import Objective
-from client.repeated import WARM, Repeated, Work, recorder_at
+from client.repeated import WARM, Repeated, Result, recorder_at
 from client.step import Steps
 from client.training import Span, TrainSettings, train
 from protocol.errors import SettingsError
@@ -38,10 +38,10 @@ class Rerun:
     def __init__(self, after: int = 2) -> None:
         self.after, self.recorded = after, 0
 
-    def do(self, work: Work) -> torch.Tensor:
+    def do(self, work: Callable[[], Result]) -> Result:
         return work()
 
-    def record(self, work: Work) -> Work:
+    def record(self, work: Callable[[], Result]) -> Callable[[], Result]:
         self.recorded += 1
         return work
 

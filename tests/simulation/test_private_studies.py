@@ -131,10 +131,10 @@ def test_without_noise_and_bound_a_private_study_is_a_plain_one(
     plain = tiny(name, **sgd, **epochs)
     noiseless = private(name, **sgd, **epochs, privacy_batch=1000, privacy_unit="example")
 
-    def without(network: Any, images: Any, units: Any, plan: Plan, **words: Any) -> Walked:
+    def without(passes: Any, images: Any, units: Any, plan: Plan, **words: Any) -> Walked:
         assert (plan.rate, plan.steps) == (1.0, 1)
         bare = replace(plan, noise=0.0, settings=replace(plan.settings, clip=float("inf")))
-        return private_phase(network, images, units, bare, **words)
+        return private_phase(passes, images, units, bare, **words)
 
     monkeypatch.setattr(phase, "private_phase", without)
     x, y = (model(run(tmp_path / key, t, sites(t))) for key, t in (("plain", plain), ("private", noiseless)))

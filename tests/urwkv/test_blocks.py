@@ -77,6 +77,18 @@ def test_fusion_filters_the_halves_apart_and_activates_before_the_norm():
     assert Fusion(8, "batch", ratio=4)(torch.randn(4, 16, 8, 8)).min() < -0.5
 
 
+def test_a_step_up_comes_after_the_skip_and_its_hooks_are_called():
+    block, fusion = Up(16, 8, "group"), Fusion(8, "group", ratio=2)
+    x, skip = torch.randn(1, 16, 3, 5), torch.randn(1, 8, 6, 10)
+    expected = fusion(torch.cat([skip, block(x)], dim=1))
+    torch.testing.assert_close(fusion.join(skip, x, block), expected)
+    seen = []
+    for module in (block, fusion):
+        module.register_forward_hook(lambda *_: seen.append("hook"))
+    torch.testing.assert_close(fusion.join(skip, x, block), expected)
+    assert seen == ["hook"] * 2
+
+
 def test_up_doubles_the_side_by_the_nearest_neighbour():
     block = Up(16, 8, "group")
     x = torch.randn(1, 16, 3, 5)

@@ -5,6 +5,7 @@ import torch
 from torch import nn
 
 from tests.urwkv.test_deployed import model_of
+from urwkv.head import Head
 from urwkv.lean import lean
 
 
@@ -39,9 +40,10 @@ def test_weights_kept_in_autocasts_dtype_are_those_that_it_would_cast(words, nor
     narrow = lean(model, torch.bfloat16)
     with torch.no_grad(), torch.autocast("cpu", torch.bfloat16):
         assert torch.equal(narrow(images), lean(model)(images))
-    layers = [layer for layer in narrow.modules() if type(layer) in (nn.Conv2d, nn.Linear, nn.LayerNorm)]
+    layers = [layer for layer in narrow.modules() if type(layer) in (nn.Conv2d, Head, nn.Linear, nn.LayerNorm)]
     kept = {(type(layer), layer.weight.dtype) for layer in layers}
-    assert kept == {(nn.Conv2d, torch.bfloat16), (nn.Linear, torch.bfloat16), (nn.LayerNorm, torch.float32)}
+    narrowed = {(kind, torch.bfloat16) for kind in (nn.Conv2d, Head, nn.Linear)}
+    assert kept == narrowed | {(nn.LayerNorm, torch.float32)}
 
 
 def test_a_network_of_groups_keeps_its_layers():

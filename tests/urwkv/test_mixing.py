@@ -224,12 +224,15 @@ def test_results_repeat_to_the_bit_and_in_a_graph():
             y = darm(x)
         return y, *torch.autograd.grad(y.square().sum(), list(darm.parameters()))
 
-    expected = step()
+    stream = torch.cuda.Stream()  # gradients wait for the one on which their leaves were used first
+    stream.wait_stream(torch.cuda.current_stream())
+    with torch.cuda.stream(stream):
+        expected = step()
     then = x.clone()
     x.zero_()
     torch.cuda.synchronize()
     graph = torch.cuda.CUDAGraph()
-    with torch.cuda.graph(graph):
+    with torch.cuda.graph(graph, stream=stream):
         found = step()
     x.copy_(then)
     graph.replay()

@@ -140,16 +140,19 @@ def test_on_a_cpu_layers_are_as_written_where_something_is_in_the_way():
 
 
 @pytest.mark.parametrize("backend", ["torch", "auto"])
-def test_a_map_beside_is_added_and_hooks_are_called(backend):
+def test_a_map_beside_is_added_or_comes_first_and_hooks_are_called(backend):
     chain = Steps(nn.Conv2d(4, 4, 1), nn.GELU(), nn.BatchNorm2d(4)).to(memory_format=torch.channels_last)
     chain.backend = backend
     x, beside = (torch.randn(2, 4, 3, 3).to(memory_format=torch.channels_last) for _ in "ab")
     expected = chain(x) + beside
     torch.testing.assert_close(chain.plus(x, beside), expected)
+    both = torch.cat([beside, chain(x)], dim=1)
+    torch.testing.assert_close(chain.after(x, beside), both)
     seen = []
     chain.register_forward_hook(lambda *_: seen.append("hook"))
     torch.testing.assert_close(chain.plus(x, beside), expected)
-    assert seen == ["hook"]
+    torch.testing.assert_close(chain.after(x, beside), both)
+    assert seen == ["hook"] * 2
 
 
 @pytest.mark.gpu
@@ -176,6 +179,25 @@ def test_fused_outputs_gradients_and_statistics(order, norm, shape, dtype):
         assert error < (1e-5 if dtype == torch.float32 else 1e-2)
     again = steps(map_)
     assert torch.equal(again, results[0][0])
+
+
+@pytest.mark.gpu
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+@pytest.mark.parametrize("shape", [(2, 8, 33, 47), (1, 160, 32, 32), (4, 16, 128, 128)])
+@pytest.mark.parametrize("norm", ["batch", "group"])
+def test_a_map_written_beside_a_skip_is_their_concatenation(norm, shape, dtype):
+    torch.manual_seed(0)
+    chain = chain_of("norm, GELU", norm, shape[1]).cuda()
+    chain.backend = "triton"
+    x, skip = (torch.randn(shape, device="cuda").to(dtype).to(memory_format=torch.channels_last) for _ in "xs")
+    leaves = [x.requires_grad_(), skip.requires_grad_(), *chain.parameters()]
+    joined, apart = chain.after(x, skip), torch.cat([skip, chain(x)], dim=1)
+    assert joined.stride() == apart.stride()
+    assert torch.equal(joined, apart)
+    dy = torch.randn_like(joined)
+    found, expected = (torch.autograd.grad(y, leaves, dy) for y in (joined, apart))
+    for one, other in zip(found, expected, strict=True):
+        assert torch.equal(one, other)
 
 
 @pytest.mark.gpu

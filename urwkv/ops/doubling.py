@@ -27,7 +27,10 @@ class Doubling(nn.Module):
 
 def _under_autocast(x: Tensor) -> bool:
     device = x.device.type
-    return torch.amp.is_autocast_available(device) and torch.is_autocast_enabled(device)
+    known = torch.compiler.is_compiling() or torch.amp.is_autocast_available(
+        device
+    )  # torch 2.11 traces no such question
+    return known and torch.is_autocast_enabled(device)
 
 
 def copied(x: Tensor) -> Tensor:
@@ -62,13 +65,8 @@ def doubled_convolution(x: Tensor, weight: Tensor, bias: Tensor | None) -> Tenso
 
 def doubled_filters(weight: Tensor) -> Tensor:
     """The filters (cin, cout, 4, 4) of that transposed convolution, of (cout, cin, 3, 3)."""
-    return _spread(_spread(weight, 2), 3).transpose(0, 1)
-
-
-def _spread(weight: Tensor, dim: int) -> Tensor:
-    """What one input pixel gives to the four outputs that see it, along one dimension: 3 taps to 4."""
-    first, second, third = weight.unbind(dim)
-    return torch.stack([third, second + third, first + second, first], dim)
+    filters: Tensor = _Spread.apply(weight)  # type: ignore[no-untyped-call]
+    return filters.transpose(0, 1)
 
 
 def gathered(gradients: Tensor) -> Tensor:
@@ -76,6 +74,22 @@ def gathered(gradients: Tensor) -> Tensor:
     for dim in (-2, -1):
         gradients = gradients.narrow(dim, 0, 3) + gradients.narrow(dim, 1, 3)
     return gradients.flip(-2, -1)
+
+
+class _Spread(torch.autograd.Function):
+    """Filters (..., 3, 3) to (..., 4, 4). Along a side one input pixel gives to the four outputs that see it, by taps
+    0 to 2: 2, 1 + 2, 0 + 1, 0. Those are the sums of two neighbours in a border of zeros, backwards: a pooling.
+
+    Its gradient is not left to torch 2.11, whose pooling of channels_last filters on a GPU gives it a pixel aside.
+    """
+
+    @staticmethod
+    def forward(ctx: Any, weight: Tensor) -> Tensor:
+        return F.avg_pool2d(weight, 2, stride=1, padding=1, divisor_override=1).flip(-2, -1)
+
+    @staticmethod
+    def backward(ctx: Any, dfilters: Tensor) -> Tensor:
+        return gathered(dfilters)
 
 
 class _Transposed(torch.autograd.Function):

@@ -39,6 +39,21 @@ def obstacle_of_map(x: Tensor) -> str:
     return "" if x.numel() else "needs a pixel"
 
 
+def dtype_beyond(x: Tensor) -> torch.dtype:
+    """What a convolution or linear layer of torch's, given this, computes in."""
+    kind = x.device.type
+    return torch.get_autocast_dtype(kind) if torch.is_autocast_enabled(kind) else x.dtype
+
+
 def map_like(x: Tensor) -> Tensor:
     """An empty map of the shape, dtype and device of another, channels_last."""
     return torch.empty_like(x, memory_format=torch.channels_last)
+
+
+def by_rows(x: Tensor) -> tuple[Tensor, int]:
+    """A map whose pixels lie at one distance, and that distance: a half of a concatenated map is read where it is."""
+    _, _, height, width = x.shape
+    row = x.stride(3)
+    if x.stride() == (height * width * row, 1, width * row, row) and row >= x.shape[1]:
+        return x, row
+    return x.contiguous(memory_format=torch.channels_last), x.shape[1]

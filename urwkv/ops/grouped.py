@@ -7,6 +7,8 @@ Fusion's of 3 x 3 in two groups at batch 128 on an H200, forward and backward, i
     dense                        2.72      0.99     1.05      0.86      1.13
 """
 
+from typing import Any
+
 import torch
 import torch.nn.functional as F
 from torch import Tensor
@@ -40,6 +42,31 @@ def is_slow(width: int, groups: int) -> bool:
 
 def dense(weight: Tensor, groups: int) -> Tensor:
     """(cout, cin / groups, kh, kw) to (cout, cin, kh, kw), zero where output and input are of different groups."""
-    width = weight.shape[1]
-    parts = weight.chunk(groups)
-    return torch.cat([F.pad(part, (0, 0, 0, 0, i * width, (groups - 1 - i) * width)) for i, part in enumerate(parts)])
+    filters: Tensor = _Dense.apply(weight, groups)  # type: ignore[no-untyped-call]
+    return filters
+
+
+def _groups_of(filters: Tensor, groups: int) -> list[Tensor]:
+    """The filters of each group within its own channels."""
+    pairs = zip(filters.chunk(groups), range(groups), strict=True)
+    return [rows.chunk(groups, 1)[group] for rows, group in pairs]
+
+
+class _Dense(torch.autograd.Function):
+    """In fewer kernels than padding and concatenation take, forward and backward, on filters that are small."""
+
+    @staticmethod
+    def forward(ctx: Any, weight: Tensor, groups: int) -> Tensor:
+        ctx.groups = groups
+        cout, width, *sides = weight.shape
+        shape = (cout, groups * width, *sides)
+        filters = torch.empty(
+            shape, dtype=weight.dtype, device=weight.device, memory_format=torch.channels_last
+        ).zero_()
+        for part, own in zip(weight.chunk(groups), _groups_of(filters, groups), strict=True):
+            own.copy_(part)
+        return filters
+
+    @staticmethod
+    def backward(ctx: Any, dfilters: Tensor) -> tuple[Tensor, None]:
+        return torch.cat(_groups_of(dfilters, ctx.groups)), None

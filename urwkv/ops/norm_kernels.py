@@ -14,7 +14,8 @@ and the gradient g of z reaches s, by its means over what shares the statistics,
 
 What stands before g and away, and beside them, is of a channel alone, and made once a program; where GELU comes last
 or not at all, away = x - (mean - shift). Nothing else cancels, however far the mean is from zero.
-Samples share weight and bias, or their own lie `weight_n` numbers apart.
+Samples share weight and bias, or their own lie `weight_n` numbers apart. BESIDE is 0: no other map, 1: another is
+added last, 2: another's channels come first in rows of 2 C, and the norm's after them.
 
 A program takes `span` rows, DEPTH tiles of ROWS x BLOCK numbers at a time, which it reads before it computes. EVEN:
 P is a multiple of DEPTH ROWS, and C of BLOCK, so that no tile reaches beyond the map.
@@ -28,6 +29,8 @@ from urwkv.ops.triton_math import gelu, gelu_and_slope, gelu_slope, widen
 NORM: tl.constexpr = tl.constexpr(0)
 NORM_GELU: tl.constexpr = tl.constexpr(1)
 GELU_NORM: tl.constexpr = tl.constexpr(2)
+ADDED: tl.constexpr = tl.constexpr(1)
+FIRST: tl.constexpr = tl.constexpr(2)
 
 
 @triton.jit
@@ -134,10 +137,10 @@ def moments(
 
 @triton.jit
 def finish_moments(
-    parts, mean_ptr, rstd_ptr, running_mean, running_var, P, C, span, eps, momentum,
+    parts, mean_ptr, rstd_ptr, running_mean, running_var, seen, P, C, span, eps, momentum,
     RUNNING: tl.constexpr, GROUP: tl.constexpr, BLOCK: tl.constexpr, ROWS: tl.constexpr,
 ):  # fmt: skip
-    """Mean and 1 / sqrt(variance + eps), (N, C); the running ones move as torch moves them."""
+    """Mean and 1 / sqrt(variance + eps), (N, C); the running ones move as torch moves them, `seen` counts batches."""
     _, n, channel = _place(C, BLOCK)
     inside = channel < C
     blocks = tl.cdiv(P, span)
@@ -167,6 +170,8 @@ def finish_moments(
         tl.store(running_mean + channel, old + momentum * (mean - old), mask=inside)
         old = tl.load(running_var + channel, mask=inside, other=0.0)
         tl.store(running_var + channel, old + momentum * (squares / (P - 1) - old), mask=inside)
+        if tl.program_id(0) == 0:
+            tl.store(seen, tl.load(seen) + 1)
 
 
 @triton.jit
@@ -175,28 +180,33 @@ def apply(
     SHIFTED: tl.constexpr, BESIDE: tl.constexpr, ORDER: tl.constexpr, EVEN: tl.constexpr,
     BLOCK: tl.constexpr, ROWS: tl.constexpr, DEPTH: tl.constexpr,
 ):  # fmt: skip
-    """Norm and GELU of the map, in the order that is asked for; and the map BESIDE, added."""
+    """Norm and GELU of the map, in the order that is asked for; and the map BESIDE, added or before it."""
     block, n, channel = _place(C, BLOCK)
     inside = channel < C
     first = block * span
     last = tl.minimum(first + span, P)
-    begin = (n.to(tl.int64) * P + first) * C
+    begin = n.to(tl.int64) * P + first
+    y_row = 2 * C if BESIDE == FIRST else C
     shift, center, _, scale, bias = _line(
         shift_ptr, mean_ptr, rstd_ptr, weight_ptr, bias_ptr, n, C, weight_n, channel, inside, SHIFTED, ORDER, EVEN
     )
     step = tl.arange(0, ROWS)[:, None]
     for row in range(first, last, DEPTH * ROWS):
-        xs = _tiles(x_ptr + begin, row, first, last, C, channel, inside, EVEN, ROWS, DEPTH)
+        xs = _tiles(x_ptr + begin * C, row, first, last, C, channel, inside, EVEN, ROWS, DEPTH)
         if BESIDE:
-            others = _tiles(beside_ptr + begin, row, first, last, C, channel, inside, EVEN, ROWS, DEPTH)
+            others = _tiles(beside_ptr + begin * C, row, first, last, C, channel, inside, EVEN, ROWS, DEPTH)
         for i in tl.static_range(DEPTH):
             z = tl.fma(_away(xs[i], shift, center, ORDER), scale, bias)
             if ORDER == NORM_GELU:
                 z = gelu(z)
-            if BESIDE:
+            if BESIDE == ADDED:
                 z += others[i]
-            _store(y_ptr + begin + ((row - first + i * ROWS) * C + step * C + channel), z,
-                   (row + i * ROWS + step < last) & inside, EVEN)  # fmt: skip
+            at = y_ptr + begin * y_row + ((row - first + i * ROWS) * y_row + step * y_row + channel)
+            there = (row + i * ROWS + step < last) & inside
+            if BESIDE == FIRST:
+                _store(at, others[i], there, EVEN)
+                at += C
+            _store(at, z, there, EVEN)
 
 
 @triton.jit

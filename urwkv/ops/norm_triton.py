@@ -17,8 +17,8 @@ from urwkv.ops import norm_kernels as kernels
 ELEMENTS = 1024
 IN_FLIGHT = 4
 STEPS = 1024
-SUMMING, WRITING = 4096, 2048
-GELU_NORM = kernels.GELU_NORM.value
+SUMMING, WRITING = 2048, 8192
+GELU_NORM, ADDED, FIRST = kernels.GELU_NORM.value, kernels.ADDED.value, kernels.FIRST.value
 
 
 @dataclass(frozen=True)
@@ -27,8 +27,8 @@ class Cut:
 
     A tile is 8 numbers a thread of four warps. A step reads four tiles at once, of one map or of two; where a map is
     too small for 1,024 such steps, one tile of each, so that many programs share it. A program takes whole steps, and
-    reads once what a channel needs. Where each leaves sums to be summed there are at most 4,096 of them, where maps
-    are written 2,048: several rounds of a large GPU, and of the numbers tried the ones that took least on an H200.
+    reads once what a channel needs. Where each leaves sums to be summed there are at most 2,048 of them, where maps
+    are written 8,192: several rounds of a large GPU, and of the numbers tried the ones that took least on an H200.
     """
 
     samples: int
@@ -85,23 +85,24 @@ def fits(channels: int, groups: int) -> bool:
 
 
 def lies_beside(x: Tensor, beside: Tensor) -> bool:
-    """Whether a map can be added to what becomes of `x` on the way."""
+    """Whether a map can be added to what becomes of `x`, or its channels come before it, on the way."""
     alike = (beside.shape, beside.dtype, beside.device) == (x.shape, x.dtype, x.device)
     return alike and beside.is_contiguous(memory_format=torch.channels_last)
 
 
-@torch.library.custom_op("fedurwkv::moments", mutates_args=("running_mean", "running_var"))
+@torch.library.custom_op("fedurwkv::moments", mutates_args=("running_mean", "running_var", "seen"))
 def _moments(
     x: Tensor,
     shift: Tensor | None,
     running_mean: Tensor | None,
     running_var: Tensor | None,
+    seen: Tensor | None,
     momentum: float,
     eps: float,
     groups: int,
     order: int,
 ) -> tuple[Tensor, Tensor]:
-    """Mean and 1 / sqrt(variance + eps) for each sample and channel, (N, C) float32."""
+    """Mean and 1 / sqrt(variance + eps) for each sample and channel, (N, C) float32; `seen` counts the batches."""
     cut = Cut.of(x, groups, maps=1, programs=SUMMING)
     mean, rstd = _empty_moments(x, groups)
     parts = torch.empty(cut.samples, cut.blocks, 2, cut.channels, dtype=torch.float32, device=x.device)
@@ -113,7 +114,8 @@ def _moments(
             **cut.form(shift, order),
         )  # fmt: skip
         kernels.finish_moments[finish](
-            parts, mean, rstd, running_mean if running else mean, running_var if running else rstd,
+            parts, mean, rstd,
+            running_mean if running else mean, running_var if running else rstd, seen if running else mean,
             cut.rows, cut.channels, cut.span, eps, momentum, RUNNING=running, **form,
         )  # fmt: skip
     return mean, rstd
@@ -144,20 +146,31 @@ def _norm_gelu(
     bias: Tensor,
     groups: int,
     order: int,
+    concat: bool,
 ) -> Tensor:
-    cut, y = Cut.of(x, groups, maps=1 if beside is None else 2, programs=WRITING), gpu.map_like(x)
+    cut, y = Cut.of(x, groups, maps=1 if beside is None else 2, programs=WRITING), _empty(x, concat)
+    assert beside is not None or not concat
+    how = 0 if beside is None else FIRST if concat else ADDED
     with torch.cuda.device_of(x):  # type: ignore[no-untyped-call]
         kernels.apply[cut.grid](
             x, x if shift is None else shift, x if beside is None else beside, mean, rstd, weight, bias, y,
             cut.rows, cut.channels, _apart(weight, bias), cut.span,
-            BESIDE=beside is not None, **cut.form(shift, order),
+            BESIDE=how, **cut.form(shift, order),
         )  # fmt: skip
     return y
 
 
+def _empty(x: Tensor, concat: bool) -> Tensor:
+    if not concat:
+        return gpu.map_like(x)
+    batch, channels, height, width = x.shape
+    shape = (batch, 2 * channels, height, width)
+    return torch.empty(shape, dtype=x.dtype, device=x.device, memory_format=torch.channels_last)
+
+
 @_norm_gelu.register_fake
-def _(x: Tensor, *_: Any) -> Tensor:
-    return gpu.map_like(x)
+def _(x: Tensor, *others: Any) -> Tensor:
+    return _empty(x, others[-1])
 
 
 @torch.library.custom_op("fedurwkv::norm_gelu_backward", mutates_args=())
@@ -176,7 +189,7 @@ def _backward(
 
     A BatchNorm takes a shift that comes right before it away again: its gradient is 0, the sum of no blocks.
     """
-    dy, dy_row = _by_rows(dy)
+    dy, dy_row = gpu.by_rows(dy)
     dx, dwb, shares = _empty_gradients(x, shift, groups, order)
     means = torch.empty_like(dwb)
     cut = Cut.of(x, groups, maps=2, programs=SUMMING)
@@ -217,34 +230,30 @@ def _apart(weight: Tensor, bias: Tensor) -> int:
     return weight.stride(0)
 
 
-def _by_rows(dy: Tensor) -> tuple[Tensor, int]:
-    """A map whose pixels lie at one distance, and that distance: a half of a concatenated map is read where it is."""
-    _, _, height, width = dy.shape
-    row = dy.stride(3)
-    if dy.stride() == (height * width * row, 1, width * row, row) and row >= dy.shape[1]:
-        return dy, row
-    return dy.contiguous(memory_format=torch.channels_last), dy.shape[1]
-
-
 def _keep(ctx: Any, inputs: tuple[Any, ...], output: Tensor) -> None:
-    x, shift, beside, *tensors, ctx.groups, ctx.order = inputs
+    x, shift, beside, *tensors, ctx.groups, ctx.order, ctx.concat = inputs
     ctx.save_for_backward(x, shift, *tensors)
     ctx.beside = beside is not None
 
 
 def _differentiate(ctx: Any, dy: Tensor) -> tuple[Tensor | None, ...]:
     x, shift, mean, rstd, weight, bias = ctx.saved_tensors
+    dbeside, dy = dy.chunk(2, 1) if ctx.concat else (dy, dy)
     dx, dwb, shares = _backward(x, shift, dy, mean, rstd, weight, bias, ctx.groups, ctx.order)
     dshift = None if shift is None else shares.sum((0, 1) if shift.ndim == 1 else 1).to(shift.dtype)
-    dweight, dbias = dwb.unbind(1) if weight.ndim == 2 else dwb.sum(0)
+    if weight.ndim == 2:
+        dweight, dbias = dwb.unbind(1)
+    else:
+        dweight, dbias = dwb.sum(0) if ctx.groups else dwb[0]
     return (
         dx,
         dshift,
-        dy if ctx.beside else None,
+        dbeside if ctx.beside else None,
         None,
         None,
         dweight.to(weight.dtype),
         dbias.to(bias.dtype),
+        None,
         None,
         None,
     )
@@ -262,8 +271,9 @@ def norm_gelu_triton(
     eps: float,
     shift: Tensor | None = None,
     beside: Tensor | None = None,
+    concat: bool = False,
     groups: int = 0,
-    running: tuple[Tensor, Tensor] | None = None,
+    running: tuple[Tensor, Tensor, Tensor] | None = None,
     momentum: float = 0.0,
 ) -> Tensor:
     """Norm and GELU by the statistics of the map itself, float32 inside; once differentiable.
@@ -275,14 +285,16 @@ def norm_gelu_triton(
         shift: (C,), what is added to the map first; with groups (B, C), too, one row for all, whose gradient is then
             each sample's own.
         beside: a map that is added last, such that `lies_beside`.
+        concat: `beside` is not added: its channels come first, and those of the norm after them.
         groups: of GroupNorm, such that `fits`; 0: BatchNorm's statistics, over the batch.
-        running: mean and variance that move towards the batch's, the variance unbiased, by `momentum`; float32.
+        running: mean and variance that move towards the batch's, the variance unbiased, by `momentum`, float32; and
+            the number of batches, int64.
 
     Returns:
-        (B, C, H, W), channels_last, in the dtype of `x`.
+        (B, C, H, W), or (B, 2 C, H, W) by `concat`, channels_last, in the dtype of `x`.
     """
     still = None if shift is None else shift.detach()
     assert still is None or still.ndim == 1 or (groups > 0 and (len(still) == 1 or still.stride(0) == 0))
-    mean, rstd = _moments(x.detach(), still, *(running or (None, None)), momentum, eps, groups, order)
-    y: Tensor = _norm_gelu(x, shift, beside, mean, rstd, weight, bias, groups, order)
+    mean, rstd = _moments(x.detach(), still, *(running or (None, None, None)), momentum, eps, groups, order)
+    y: Tensor = _norm_gelu(x, shift, beside, mean, rstd, weight, bias, groups, order, concat)
     return y

@@ -7,6 +7,7 @@ channel c lies at j C + c in that row, and its first pixel at 2 j C + c in the m
 import triton
 import triton.language as tl
 
+from urwkv.ops.triton_math import widen
 from urwkv.ops.triton_sums import now
 
 NAN = tl.constexpr(tl.PropagateNan.ALL)
@@ -42,8 +43,26 @@ def _beats(x, y):
 
 
 @triton.jit
-def backward(x_ptr, dy_ptr, dx_ptr, H, W, C: tl.constexpr, BLOCK: tl.constexpr):
-    """The gradient of each window to the pixel that was its largest; 0 to the others, and beside whole windows."""
+def _other(beside_ptr, there, BESIDE: tl.constexpr):
+    """The other gradient that a pixel has, if there is one."""
+    return widen(tl.load(beside_ptr, mask=there, other=0.0)) if BESIDE else 0.0
+
+
+@triton.jit
+def _give(dx_ptr, g, other, there, BESIDE: tl.constexpr):
+    if BESIDE:
+        g = widen(g) + other
+    tl.store(dx_ptr, g.to(dx_ptr.dtype.element_ty), mask=there)
+
+
+@triton.jit
+def backward(
+    x_ptr, dy_ptr, beside_ptr, dx_ptr, H, W, beside_row, BESIDE: tl.constexpr, C: tl.constexpr, BLOCK: tl.constexpr
+):
+    """The gradient of each window to the pixel that was its largest; 0 to the others, and beside whole windows.
+
+    BESIDE: with it another gradient of the map, whose pixels lie `beside_row` numbers apart; the sum is rounded once.
+    """
     n, i, at, begin, first = _place(H, W, C, BLOCK)
     down = 2 * i + 1 < H
     whole = (at < W // 2 * C) & down
@@ -53,15 +72,21 @@ def backward(x_ptr, dy_ptr, dx_ptr, H, W, C: tl.constexpr, BLOCK: tl.constexpr):
     c = tl.load(below + first, mask=whole, other=0.0)
     d = tl.load(below + C + first, mask=whole, other=0.0)
     g = tl.load(dy_ptr + (n * (H // 2) + i) * (W // 2) * C + at, mask=whole, other=0.0)
+    beside = beside_ptr + (n * H + 2 * i) * W * beside_row + (at + at // C * (2 * beside_row - C))
+    under = beside + W * beside_row
+    there, right = at < (W + 1) // 2 * C, at < W // 2 * C
+    e = _other(beside, there, BESIDE)  # all read before anything is written, for nobody says that the maps are apart
+    f = _other(beside + beside_row, right, BESIDE)
+    u = _other(under, there & down, BESIDE)
+    v = _other(under + beside_row, whole, BESIDE)
     taken = _beats(b, a)
     best, which = tl.where(taken, b, a), tl.where(taken, 1.0, 0.0)
     taken = _beats(c, best)
     best, which = tl.where(taken, c, best), tl.where(taken, 2.0, which)
     which = now(tl.where(_beats(d, best), 3.0, which))
     nothing = tl.zeros_like(g)
-    above, below = dx_ptr + begin, dx_ptr + begin + W * C
-    there = at < (W + 1) // 2 * C
-    tl.store(above + first, tl.where(which == 0, g, nothing), mask=there)
-    tl.store(above + C + first, tl.where(which == 1, g, nothing), mask=at < W // 2 * C)
-    tl.store(below + first, tl.where(which == 2, g, nothing), mask=there & down)
-    tl.store(below + C + first, tl.where(which == 3, g, nothing), mask=whole)
+    above, below = dx_ptr + begin + first, dx_ptr + begin + W * C + first
+    _give(above, tl.where(which == 0, g, nothing), e, there, BESIDE)
+    _give(above + C, tl.where(which == 1, g, nothing), f, right, BESIDE)
+    _give(below, tl.where(which == 2, g, nothing), u, there & down, BESIDE)
+    _give(below + C, tl.where(which == 3, g, nothing), v, whole, BESIDE)

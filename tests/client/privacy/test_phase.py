@@ -1,5 +1,6 @@
 """Private training of the real network: against plain training, by hand, and what it must refuse."""
 
+from collections.abc import Callable
 from dataclasses import replace
 from typing import Any
 
@@ -13,6 +14,7 @@ from client.device import Place
 from client.privacy import phase as module
 from client.privacy.average import Average
 from client.privacy.draws import rows_by_unit
+from client.privacy.passes import Passes
 from client.privacy.phase import Walked, private_phase
 from client.privacy.plan import Plan
 from client.privacy.randomness import Randomness
@@ -57,13 +59,16 @@ def sgd(weights: list[nn.Parameter]) -> torch.optim.Optimizer:
     return torch.optim.SGD(weights, lr=1.0)
 
 
-def phase(model: nn.Module, plan: Plan, epochs: int = 1, rate: float = 0.1, **more: Any) -> Walked:
+def phase(
+    model: nn.Module, plan: Plan, epochs: int = 1, rate: float = 0.1, *, passes: Passes | None = None, **more: Any
+) -> Walked:
     images = pictures()
     words: dict[str, Any] = {"make_optimizer": sgd, "randomness": Randomness(seed=0), "augment": False}
     units = rows_by_unit(images.names, "patient")
     return private_phase(
-        model, images, units, plan, epochs=epochs, learning_rate=lambda step: rate, place=CPU, **words | more
-    )
+        passes or Passes(model, CPU), images, units, plan, epochs=epochs, learning_rate=lambda step: rate,
+        **words | more,
+    )  # fmt: skip
 
 
 def state(model: nn.Module) -> dict[str, torch.Tensor]:
@@ -95,6 +100,48 @@ def test_without_noise_and_bound_it_is_plain_training_on_the_same_batches(layout
     assert gap(private, plain) < 1e-5
     assert walked.rates == (0.1, 0.1, 0.1)
     assert walked.loss == pytest.approx(np.mean(losses), rel=1e-4)
+
+
+class Overwriting:
+    """Stands for a recorder where there is no GPU: each replay's results lie where the first one's did."""
+
+    device, after = torch.device("cpu"), 1
+
+    def __init__(self) -> None:
+        self.replays = 0
+
+    def do(self, work: Callable[[], Any]) -> Any:
+        return work()
+
+    def record(self, work: Callable[[], Any]) -> Callable[[], Any]:
+        held: list[Any] = []
+
+        def replay() -> Any:
+            self.replays += 1
+            loss, grads = work()
+            if not held:
+                held.append((loss, grads))
+            for old, new in zip((held[0][0], *held[0][1]), (loss, *grads), strict=True):
+                old.copy_(new)
+            return held[0]
+
+        return replay
+
+
+@pytest.mark.parametrize("views", [1, 2])
+def test_recorded_passes_learn_the_same_in_every_phase(views: int) -> None:
+    plan = Plan(
+        replace(SETTINGS, clip=0.5, physical=3, views=views), units=8, rate=0.6, batch=4.8, noise=0.7, steps=2
+    )
+    written, recorded, recorder = network(), network(), Overwriting()
+    passes = Passes(recorded, CPU, recorder)
+    for number in range(2):
+        expected = phase(written, plan, randomness=Randomness(seed=number))
+        found = phase(recorded, plan, passes=passes, randomness=Randomness(seed=number))
+        assert found.loss == pytest.approx(expected.loss, rel=1e-5)
+    assert recorder.replays > 4 * views
+    assert gap(written, network()) > 1e-3
+    assert gap(written, recorded) < 1e-5
 
 
 @pytest.mark.parametrize("physical", [1, 8])

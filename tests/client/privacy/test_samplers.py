@@ -19,6 +19,7 @@ from client.privacy.samplers import convolution, linear
 from client.privacy.trainable import trainable_names
 from protocol.errors import SettingsError
 from urwkv import URWKV
+from urwkv.head import Head
 from urwkv.losses import image_losses
 from urwkv.ops import grouped
 from urwkv.ops.doubling import doubled_convolution
@@ -206,6 +207,7 @@ def test_bf16_forward_leaves_float32_gradients_as_near_as_the_plain_backward_pas
 
 KEEPING_SIDES = [
     nn.Conv2d(6, 10, 1),
+    Head(6, 10),
     nn.Conv2d(6, 10, 3, padding=1),
     nn.Conv2d(6, 10, 3, padding=1, groups=2),
     nn.Conv2d(6, 10, (5, 1), padding=(2, 0), bias=False),

@@ -81,7 +81,7 @@ def assert_network_learns_the_same(dual: str, backend: str) -> None:
     images = torch.randn(2, 3, 48, 80)
     with scans_counted() as found:
         logits = model(images)
-    assert found == ["mixed", "normed", "gated", "mixed", "normed"]
+    assert found == ["normed", "mixed", "normed", "gated", "normed", "mixed", "normed"]
     expected = exact(images.double())
     assert (logits - expected).abs().max() < 1e-4 * expected.abs().max()
     logits.square().mean().backward()
@@ -101,7 +101,7 @@ def assert_leaves_with_hooks_are_called() -> None:
     handle = darm.spatial.mu_v.register_forward_hook(lambda *_: seen.append("mu_v"))
     with scans_counted() as found:
         torch.testing.assert_close(darm(x), expected)
-    assert (found, seen) == (["normed", "gated", "mixed", "normed"], ["mu_v"])
+    assert (found, seen) == (["normed", "normed", "gated", "normed", "mixed", "normed"], ["mu_v"])
     darm.spatial.backend = "triton"
     with pytest.raises(ValueError, match="backend = 'triton' calls no hooks of layers; use auto or torch"):
         darm(x)
@@ -111,7 +111,7 @@ def assert_leaves_with_hooks_are_called() -> None:
         other.spatial.backend = other.channel.backend = "auto"
         with scans_counted() as found:
             other(torch.randn(2, 16, 4, 4))
-        assert found == ["normed", "gated", "normed"]
+        assert found == ["normed", "normed", "gated", "normed", "normed"]
 
 
 def assert_scans_are_in_autocasts_dtype() -> None:

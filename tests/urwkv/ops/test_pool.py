@@ -35,6 +35,17 @@ def test_torchs_rule_is_the_first_of_equals_and_the_last_that_is_no_number(dtype
     assert dx.flatten(1).nonzero()[:, 1].tolist() == [0, 1, 0, 0, 2, 3, 3]
 
 
+def test_where_pooling_is_as_written_its_map_is_handed_on_as_it_is():
+    chain = chain_of("auto")
+    x = torch.randn(2, 8, 4, 6, requires_grad=True)
+    skip, pooled = chain.fork(x)
+    assert skip is x
+    assert torch.equal(pooled, nn.MaxPool2d(2)(x))
+    seen = []
+    chain.register_forward_hook(lambda layer, inputs, out: seen.append(out))
+    assert chain.fork(x)[1] is seen[0]
+
+
 @pytest.mark.gpu
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16, torch.float16])
 @pytest.mark.parametrize("shape", [(4, 16, 256, 256), (3, 160, 33, 32), (2, 7, 5, 9), (2, 32, 2, 129)])
@@ -47,6 +58,25 @@ def test_values_and_gradients_are_torchs(shape, dtype):
         assert (mine.dtype, mine.stride()) == (theirs.dtype, theirs.stride())
         torch.testing.assert_close(mine, theirs, rtol=0, atol=0, equal_nan=True)
         torch.testing.assert_close(mine, repeated, rtol=0, atol=0, equal_nan=True)
+
+
+@pytest.mark.gpu
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+@pytest.mark.parametrize("shape", [(4, 16, 256, 256), (1, 8, 7, 5), (3, 160, 33, 32)])
+def test_a_pool_takes_the_gradient_of_its_map_along(shape, dtype):
+    x, dy = example(shape, dtype)
+    wide = torch.cat([x, x.flip(0)], dim=1).to(memory_format=torch.channels_last)
+    part = wide[:, : shape[1]]  # as a concatenation hands it back
+    leaf, chain = x.clone().requires_grad_(), chain_of("triton")
+    for dskip, dpooled in ((part, dy), (part, None), (None, dy)):
+        found = []
+        for fork in (chain.fork, lambda x: (x, nn.MaxPool2d(2)(x))):
+            ends = fork(leaf * 1)
+            pairs = [(end, d) for end, d in zip(ends, (dskip, dpooled), strict=True) if d is not None]
+            outs, gradients = zip(*pairs, strict=True)
+            found.append([*ends, *torch.autograd.grad(outs, leaf, gradients)])
+        for mine, theirs in zip(*found, strict=True):
+            assert torch.equal(mine, theirs)
 
 
 @pytest.mark.gpu

@@ -62,7 +62,9 @@ def poisoned(monkeypatch) -> None:
 
     monkeypatch.setattr(torch, "empty", full_of_nan)
     monkeypatch.setattr(
-        torch, "empty_like", lambda like: full_of_nan(like.shape, dtype=like.dtype, device=like.device)
+        torch,
+        "empty_like",
+        lambda like, **form: full_of_nan(like.shape, dtype=like.dtype, device=like.device, **form),
     )
 
 

@@ -6,6 +6,7 @@ import re
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
+from functools import partial
 from unittest import mock
 
 import numpy as np
@@ -21,9 +22,12 @@ from triton.runtime import interpreter
 
 from client.privacy.hooks import per_sample_gradients
 from tests.client.privacy.test_samplers import by_hooks, worst
+from tests.urwkv.ops.head_alone import interpret_heads
+from tests.urwkv.ops.loss_alone import interpret_losses
 from tests.urwkv.ops.scans_alone import interpret_scans, scans_counted
 from tests.urwkv.ops.test_triton_scan import assert_near_reference, inputs, poisoned
 from tests.urwkv.test_lean import stirred
+from tests.urwkv.test_steps import nodes_of
 from urwkv import URWKV, steps
 from urwkv.blocks import make_norm
 from urwkv.lean import lean
@@ -33,6 +37,10 @@ from urwkv.ops import (
     finish_kernels,
     finish_triton,
     gpu,
+    head_kernels,
+    head_triton,
+    loss_kernels,
+    loss_triton,
     norm_kernels,
     norm_triton,
     pair_kernels,
@@ -99,19 +107,59 @@ def interpret_norms() -> None:
     for order, groups, shifted, own in itertools.product((0, 1, 2), (0, 2), (False, True), (False, True)):
         if not (own and groups == 0):
             assert_norm_is_exact(order, groups, shifted, own)
+    assert_a_map_beside_comes_first()
     assert_many_blocks_are_exact()
     assert_a_mean_may_be_far_from_zero()
     assert_norms_are_known_to_torch()
 
 
 def assert_norms_are_known_to_torch() -> None:
-    """Also with sizes that are symbols; with another map added, whose gradient is the one that came."""
-    for groups, order in ((0, 1), (2, 2)):
+    """Also with sizes that are symbols; with another map, whose gradient is the one that came or a half of it."""
+    for (groups, order), concat in itertools.product(((0, 1), (2, 2)), (False, True)):
         x, beside = (torch.randn(2, 16, 5, 4).to(memory_format=torch.channels_last) for _ in "xb")
         shift, weight, bias = (torch.randn(16, requires_grad=True) for _ in "swb")
         moments = torch.zeros(2 if groups else 1, 16), torch.ones(2 if groups else 1, 16)
         maps = x.requires_grad_(), shift, beside.requires_grad_()
-        torch.library.opcheck(torch.ops.fedurwkv.norm_gelu.default, (*maps, *moments, weight, bias, groups, order))
+        given = *maps, *moments, weight, bias, groups, order, concat
+        torch.library.opcheck(torch.ops.fedurwkv.norm_gelu.default, given)
+
+
+@contextmanager
+def full_of_nan() -> Iterator[None]:
+    """What is not written meanwhile is not a number."""
+    made = {name: getattr(torch, name) for name in ("empty", "empty_like")}
+
+    def filled(name, *given, **words) -> torch.Tensor:
+        tensor = made[name](*given, **words)
+        return tensor.fill_(float("nan")) if tensor.is_floating_point() else tensor
+
+    with mock.patch.multiple(torch, **{name: partial(filled, name) for name in made}):
+        yield
+
+
+def assert_a_map_beside_comes_first() -> None:
+    """To the bit what torch makes of the two, and each one's gradient a half of what came, read where it lies."""
+    several = {"STEPS": 1, "WRITING": 3}  # steps a program, of several tiles
+    sizes = ((1, 8, 7, 5), {"STEPS": 1024}), ((2, 160, 3, 5), {"STEPS": 1024}), ((3, 16, 33, 17), several)
+    kinds = (0, torch.float32, False), (1, torch.bfloat16, True), (2, torch.bfloat16, False)
+    for (size, cuts), (order, dtype, grouped) in itertools.product(sizes, kinds):
+        torch.manual_seed(0)
+        x, skip = (torch.randn(size).to(dtype).to(memory_format=torch.channels_last).requires_grad_() for _ in "xs")
+        of = size[:2] if grouped else size[1:2]  # each sample's own weights, or all samples'
+        leaves = x, *(torch.randn(of, requires_grad=True) for _ in "wb")
+        words = {"order": order, "eps": 1e-5, "groups": grouped * size[1] // 8}
+        with full_of_nan(), mock.patch.multiple(norm_triton, **cuts):
+            y = norm_gelu_triton(*leaves, **words, beside=skip, concat=True)
+            dy = torch.randn(y.shape).to(dtype).to(memory_format=torch.channels_last)
+            dskip, *found = torch.autograd.grad(y, (skip, *leaves), dy)
+            z = norm_gelu_triton(*leaves, **words)
+            expected = torch.autograd.grad(z, leaves, dy[:, size[1] :].contiguous(memory_format=torch.channels_last))
+        assert y.is_contiguous(memory_format=torch.channels_last)
+        assert torch.equal(y, torch.cat([skip, z], dim=1)), (size, dtype, order)
+        assert torch.equal(dskip, dy[:, : size[1]])
+        assert dskip.data_ptr() == dy.data_ptr()
+        for one, other in zip(found, expected, strict=True):
+            assert torch.equal(one, other), (size, dtype, order)
 
 
 def interpret_steps() -> None:
@@ -179,13 +227,18 @@ def assert_norm_is_exact(
     weight, bias = (torch.randn(size[:2] if own else channels, requires_grad=True) for _ in range(2))
     shift = torch.randn(channels, requires_grad=True) if shifted else None
     leaves = [leaf for leaf in (x, weight, bias, shift) if leaf is not None]
-    words = {"running": (torch.zeros(channels), torch.ones(channels)), "momentum": 0.1} if groups == 0 else {}
+    running = torch.zeros(channels), torch.ones(channels), torch.tensor(6)
+    words = {"running": running, "momentum": 0.1} if groups == 0 else {}
     y = norm_gelu_triton(x, weight, bias, order=order, eps=1e-5, groups=groups, shift=shift, **words)
     dy = torch.randn_like(y)
     wide = [leaf.detach().double().contiguous().requires_grad_() for leaf in leaves]
     z = wide[0] + wide[3][:, None, None] if shifted else wide[0]
     z = F.gelu(z) if order == 2 else z
-    z = F.group_norm(z, groups, eps=1e-5) if groups else F.batch_norm(z, None, None, training=True, eps=1e-5)
+    expected = [tensor.double() for tensor in (torch.zeros(channels), torch.ones(channels))]
+    z = F.group_norm(z, groups, eps=1e-5) if groups else F.batch_norm(z, *expected, training=True, eps=1e-5)
+    assert running[2] == (6 if groups else 7)
+    for mine, exact in zip(running, expected, strict=False):
+        torch.testing.assert_close(mine.double(), exact, rtol=1e-5, atol=1e-5 * max(1, abs(far)))
     z = z * wide[1][..., None, None] + wide[2][..., None, None]
     z = F.gelu(z) if order == 1 else z
     found, expected = torch.autograd.grad(y, leaves, dy), torch.autograd.grad(z, wide, dy.double())
@@ -208,7 +261,7 @@ def interpret_chains() -> None:
             assert_chain_is_exact(chain, [True])
     tanh = Steps(nn.Conv2d(8, 16, 1), make_norm(16, "batch"), nn.GELU(approximate="tanh"))
     assert_chain_is_exact(tanh, [])  # as it is written, with the bias that the convolution left
-    assert_another_map_is_added()
+    assert_another_map_is_taken_along()
     assert_samples_are_exact(("",))
     assert_samples_are_exact(("fuse", "head"))
     assert_samples_of_a_chain_are_exact()
@@ -237,25 +290,52 @@ def assert_chain_is_exact(chain: Steps, shifted: list[bool]) -> None:
         torch.testing.assert_close(one, other.to(one.dtype), msg=name)
 
 
-def assert_another_map_is_added() -> None:
+def assert_another_map_is_taken_along() -> None:
     """By the norm that comes last, where the map is like its own; else by torch, and to the same numbers."""
     x, other = (torch.randn(3, 16, 5, 6).to(memory_format=torch.channels_last).requires_grad_() for _ in "ab")
     ends = ((nn.GELU(), make_norm(16, "batch")), (make_norm(16, "group"), nn.GELU()), (nn.GELU(),))
-    for end, beside in itertools.product(ends, (other, other.detach().contiguous(), other.detach().double())):
+    besides = other, other.detach().contiguous(), other.detach().double()
+    for end, beside, concat in itertools.product(ends, besides, (False, True)):
         chain = Steps(nn.Conv2d(16, 16, 3, padding=1), *end)
         exact = nn.Sequential(*copy.deepcopy(chain)).double()
         chain.to(memory_format=torch.channels_last).backend = "auto"
         with mock.patch.object(steps, "norm_gelu_triton", wraps=steps.norm_gelu_triton) as joined:
-            y = chain.plus(x, beside)
-        assert [call.kwargs["beside"] is beside for call in joined.call_args_list] == [beside is other] * (
-            len(end) - 1
-        )
-        z = exact(x.double()) + beside
+            y = chain.after(x, beside) if concat else chain.plus(x, beside)
+        taken = [(call.kwargs["beside"] is beside, call.kwargs["concat"]) for call in joined.call_args_list]
+        assert taken == [(True, concat) if beside is other else (False, False)] * (len(end) - 1)
+        z = exact(x.double())
+        z = torch.cat([beside, z], dim=1) if concat else z + beside
         torch.testing.assert_close(y.double(), z, rtol=1e-4, atol=1e-4)
         leaves = [leaf for leaf in (x, beside) if leaf.requires_grad]
         found, expected = (torch.autograd.grad(out.square().sum(), leaves) for out in (y, z))
         for one, true in zip(found, expected, strict=True):
             torch.testing.assert_close(one, true, rtol=1e-4, atol=1e-3)
+
+
+def interpret_network() -> None:
+    """It learns the same joined, and its skips are written, and their gradients read, where they lie."""
+    for norm, frozen, size in (("batch", (), (2, 3, 32, 16)), ("group", ("stem", "down"), (1, 3, 16, 32))):
+        torch.manual_seed(0)
+        written = URWKV(variant="small", norm=norm).to(memory_format=torch.channels_last)
+        for name, weight in written.named_parameters():
+            weight.requires_grad_(not name.startswith(frozen))
+        exact = copy.deepcopy(written).double()
+        for chain in (module for module in written.modules() if isinstance(module, Steps)):
+            chain.backend = "auto"
+        images = torch.randn(size).to(memory_format=torch.channels_last)
+        with mock.patch.object(steps, "norm_gelu_triton", wraps=steps.norm_gelu_triton) as joined, full_of_nan():
+            loss = written(images).square().mean()
+            assert nodes_of(loss)["_ForkBackward"] == (0 if frozen else 4)
+            loss.backward()
+        assert [call.kwargs["concat"] for call in joined.call_args_list].count(True) == 4
+        expected = exact(images.double()).square().mean()
+        expected.backward()
+        torch.testing.assert_close(loss.double(), expected, rtol=1e-4, atol=0)
+        learning = list(zip(written.parameters(), exact.parameters(), strict=True))
+        whole = sum(other.grad.square().sum() for _, other in learning if other.requires_grad).sqrt()
+        for one, other in learning:
+            assert (one.grad is None) == (other.grad is None) == (not other.requires_grad)
+            assert one.grad is None or (one.grad - other.grad).norm() < 1e-5 * whole
 
 
 def assert_samples_are_exact(trainable: tuple[str, ...]) -> None:
@@ -367,7 +447,10 @@ def interpret_pools() -> None:
         several[map_.abs() > 1] = float("nan")
         several[map_.abs() < 0.2] = -float("inf")
         assert_pool_is_exact(several)
-    assert_pool_is_exact(torch.randn(1, 16, 300, 4)[:, :, ::3])  # a map that is left to torch
+        assert_fork_is_exact(several)
+    for left_to_torch in (torch.randn(1, 16, 300, 4)[:, :, ::3],):
+        assert_pool_is_exact(left_to_torch)
+        assert_fork_is_exact(left_to_torch)
     chain = Steps(nn.MaxPool2d(2))
     chain.backend = "auto"
     seen = []
@@ -389,10 +472,7 @@ def assert_pool_is_exact(map_: torch.Tensor) -> None:
     x = (map_.to(memory_format=torch.channels_last) if fits else map_).requires_grad_()
     wide = map_.detach().double().contiguous().requires_grad_()
     ours = mock.patch.object(steps, "max_pool_triton", wraps=steps.max_pool_triton)
-    full_of_nan = mock.patch.object(
-        torch, "empty_like", lambda like, **words: torch.full_like(like, float("nan"), **words)
-    )
-    with ours as called, full_of_nan:
+    with ours as called, full_of_nan():
         y = chain(x)
         dy = torch.randn(y.shape).to(y.dtype)
         (dx,) = torch.autograd.grad(y, x, dy)
@@ -405,13 +485,34 @@ def assert_pool_is_exact(map_: torch.Tensor) -> None:
     assert torch.equal(dx.double(), expected), map_.shape
 
 
+def assert_fork_is_exact(map_: torch.Tensor) -> None:
+    """A map and its pool, of whichever there is a gradient: that of the map a part of a larger one, or by itself."""
+    chain = Steps(nn.MaxPool2d(2))
+    chain.backend = "auto"
+    fits = map_.is_contiguous()
+    dy = torch.randn(F.max_pool2d(map_, 2).shape).to(map_.dtype)
+    x = (map_.to(memory_format=torch.channels_last) if fits else map_).requires_grad_()
+    wide = torch.randn(len(x), 2 * x.shape[1], *x.shape[2:]).to(x.dtype).to(memory_format=torch.channels_last)
+    part = wide[:, x.shape[1] :]
+    for dskip, dpooled in ((part, dy), (part.contiguous(), dy), (wide[:, : x.shape[1]], None), (None, dy)):
+        results = []
+        for fork in (chain.fork, lambda x: (x, F.max_pool2d(x, 2))):
+            with mock.patch.object(steps, "fork_triton", wraps=steps.fork_triton) as forked, full_of_nan():
+                outs = fork(x)
+                assert forked.call_count == (fits and fork == chain.fork)
+                given = [(out, d) for out, d in zip(outs, (dskip, dpooled), strict=True) if d is not None]
+                ends, gradients = zip(*given, strict=True)
+                results.append([*outs, *torch.autograd.grad(ends, x, gradients)])
+        for found, expected in zip(*results, strict=True):
+            torch.testing.assert_close(found, expected, rtol=0, atol=0, equal_nan=True)
+
+
 def compile_pools() -> None:
     """Pooling at the base network's widths, and at one that is no power of two."""
-    for kernel, channels, dtype in itertools.product(
-        (pool_kernels.forward, pool_kernels.backward), (3, 16, 32, 128, 160), ("fp32", "bf16")
-    ):
-        words = {"C": channels, "BLOCK": pool_triton.BLOCK, "num_warps": 4, "maxnreg": None}
-        compiled(kernel, words, dtype, {"x_ptr", "y_ptr", "dy_ptr", "dx_ptr"})
+    forms = (pool_kernels.forward, {}), *((pool_kernels.backward, {"BESIDE": beside}) for beside in (False, True))
+    for (kernel, form), channels, dtype in itertools.product(forms, (3, 16, 32, 128, 160), ("fp32", "bf16")):
+        words = {**form, "C": channels, "BLOCK": pool_triton.BLOCK, "num_warps": 4, "maxnreg": None}
+        compiled(kernel, words, dtype, {"x_ptr", "y_ptr", "dy_ptr", "beside_ptr", "dx_ptr"})
 
 
 def interpret_finish() -> None:
@@ -455,6 +556,30 @@ def compile_finish() -> None:
         words |= {**finish_triton.cut(160), "maxnreg": None}
         for dtype in ("fp32", "bf16"):
             compiled(finish_kernels.finish, words, dtype, {"x_ptr", "beside_ptr", "y_ptr"})
+
+
+def compile_heads() -> None:
+    """Of both networks' maps, of one whose channels are no power of two, and of rows that fill programs or do not.
+
+    Of the base network's in bf16 no sum changes threads: forward one does, to be written, backward one at the end.
+    """
+    rows = 8 * 256 * 256
+    for classes, channels, dtype, more in itertools.product((1, 4), (8, 16, 24), ("fp32", "bf16"), (0, 5)):
+        *_, words = head_triton.cut(rows + more, channels)
+        assert words["EVEN"] == (more == 0 and channels != 24)
+        for kernel in (head_kernels.forward, head_kernels.backward):
+            tiles = head_triton.tiles(words["BLOCK"], forward=kernel is head_kernels.forward)
+            form = {**words, **tiles, "CLASSES": classes, "maxnreg": None}
+            made = compiled(kernel, form, dtype, {"x_ptr", "y_ptr", "dy_ptr", "dx_ptr"}, divisible=True)
+            if (channels, dtype) == (16, "bf16"):
+                assert made.count("ttg.convert_layout") == classes, (kernel, classes)
+
+
+def compile_losses() -> None:
+    """The sums over pixels."""
+    for kernel, dtype in itertools.product((loss_kernels.sums, loss_kernels.backward), ("fp32", "bf16")):
+        words = {"BLOCK": loss_triton.BLOCK, "num_warps": 4, "maxnreg": None}
+        compiled(kernel, words, dtype, {"z_ptr", "dz_ptr"}, divisible=True)
 
 
 def compile_scans() -> None:
@@ -515,10 +640,12 @@ def compile_norms() -> None:
     for order, shifted, dtype, (even, depth) in itertools.product(orders, (False, True), numbers, forms):
         words = {"BLOCK": 16, "ROWS": 64, "DEPTH": depth, "EVEN": even, "ORDER": order, "SHIFTED": shifted}
         for kernel in kernels_of_maps:
-            own = {norm_kernels.apply: "BESIDE", norm_kernels.apply_backward: "SUMMED"}
-            form = {**words, own[kernel]: shifted} if kernel in own else words
+            own = {norm_kernels.apply: ("BESIDE", (0, 1, 2)), norm_kernels.apply_backward: ("SUMMED", (False, True))}
+            name, values = own.get(kernel, ("ORDER", (order,)))
             maps = {"x_ptr", "beside_ptr", "y_ptr", "dy_ptr", "dx_ptr"}
-            compiled(kernel, {**form, "num_warps": 4, "maxnreg": None}, dtype, maps)
+            for value in values:
+                form = {**words, name: value, "num_warps": 4, "maxnreg": None}
+                compiled(kernel, form, dtype, maps)
 
 
 def check(kernel, words: dict, channels: int, dtype: str) -> None:
@@ -567,10 +694,13 @@ if __name__ == "__main__":
             interpret_norms,
             interpret_steps,
             interpret_chains,
+            interpret_network,
             interpret_pairs,
             interpret_pools,
             interpret_finish,
             interpret_lean,
+            interpret_heads,
+            interpret_losses,
             interpret_scans,
         ),
         "compile": (
@@ -579,6 +709,8 @@ if __name__ == "__main__":
             compile_pairs,
             compile_pools,
             compile_finish,
+            compile_heads,
+            compile_losses,
             compile_scans,
             compile_norms_of_tokens,
         ),
