@@ -349,7 +349,7 @@ def assert_samples_are_exact(trainable: tuple[str, ...]) -> None:
     with counted() as found, scans_counted() as scans:
         ours = by_hooks(model, images, masks)
     assert found == [True] * sum(isinstance(layer, nn.GroupNorm) for layer in model.modules())
-    assert scans == ["mixed", "normed", "gated", "mixed", "normed"]
+    assert scans == ["normed", "mixed", "normed", "gated", "normed", "mixed", "normed"]
     joined = (m for chain in model.modules() if isinstance(chain, Steps) for m in chain)
     assert all(weight.grad is None for layer in joined for weight in layer.parameters())  # nobody sums them
     joined = (module for module in model.modules() if isinstance(module, (Steps, Mixing)))
