@@ -8,9 +8,12 @@ import numpy as np
 import pytest
 import torch
 from torch import nn
+from torch.utils._pytree import tree_leaves
 
+import client.network
 from client.data import Images, normalise
-from client.device import Place
+from client.device import Compile, Place
+from client.network import Network
 from client.privacy import phase as module
 from client.privacy.average import Average
 from client.privacy.draws import rows_by_unit
@@ -20,8 +23,11 @@ from client.privacy.plan import Plan
 from client.privacy.randomness import Randomness
 from client.privacy.settings import PrivacySettings
 from client.privacy.trainable import trainable_names
+from client.step import Rule
+from client.training import only
 from protocol.errors import RoundError
-from urwkv import URWKV
+from strategies.local import Phase
+from urwkv import URWKV, Architecture
 from urwkv.losses import segmentation_loss
 
 CPU = Place(torch.device("cpu"), bf16=False, compile="off")
@@ -118,10 +124,10 @@ class Overwriting:
 
         def replay() -> Any:
             self.replays += 1
-            loss, grads = work()
+            result = work()
             if not held:
-                held.append((loss, grads))
-            for old, new in zip((held[0][0], *held[0][1]), (loss, *grads), strict=True):
+                held.append(result)
+            for old, new in zip(*map(tree_leaves, (held[0], result)), strict=True):
                 old.copy_(new)
             return held[0]
 
@@ -142,6 +148,53 @@ def test_recorded_passes_learn_the_same_in_every_phase(views: int) -> None:
     assert recorder.replays > 4 * views
     assert gap(written, network()) > 1e-3
     assert gap(written, recorded) < 1e-5
+
+
+def plain_steps(network: Network, begins: str) -> None:
+    """Of the weights whose names begin so; more than are taken before a GPU's are captured."""
+    images, moving = pictures(), [name for name in network.weights if name.startswith(begins)]
+    network.model.train()
+    network.correction.set(Phase(1), {})
+    with only(moving, network.weights):
+        step = network.steps.begin(Rule("sgd", 0.0), moving, 8)
+        for _ in range(3):
+            step(torch.from_numpy(images.images), torch.from_numpy(images.masks), 0.05)
+
+
+@pytest.mark.parametrize("device", ["cpu", pytest.param("cuda:0", marks=pytest.mark.gpu)])
+def test_private_and_plain_phases_of_one_network_leave_each_others_recordings_right(
+    device: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Whatever moves in each, and with evaluation between them; beside a network that records nothing."""
+    monkeypatch.setattr(torch.backends.cudnn, "allow_tf32", False)
+    recorder = Overwriting()
+    if device == "cpu":
+        monkeypatch.setattr(
+            client.network, "recorder_at", lambda place: recorder if place.compile == "graph" else None
+        )
+    settings = replace(SETTINGS, clip=0.5, physical=4)
+    plan = Plan(settings, units=8, rate=0.6, batch=4.8, noise=0.1, steps=2)
+    kinds: tuple[Compile, Compile] = ("off", "graph")
+    written, recorded = (
+        Network(Architecture("small", norm="group"), Place(torch.device(device), False, k)) for k in kinds
+    )
+    recorded.hold(written.schema.unpack(written.read()))
+    before = state(written.model)
+    for number in range(4):
+        for each in (written, recorded):
+            plain_steps(each, "")
+            phase(each.model, plan, passes=each.passes, randomness=Randomness(seed=number))
+            plain_steps(each, "up")
+            head = frozenset(name for name in each.weights if name.startswith(("fuse", "head")))
+            phase(each.model, plan, passes=each.passes, only=head, randomness=Randomness(seed=number))
+            with torch.inference_mode():
+                each.logits(torch.from_numpy(pictures().images))
+            double = replace(plan, settings=replace(settings, views=2))
+            phase(each.model, double, passes=each.passes, randomness=Randomness(seed=number))
+    assert device != "cpu" or recorder.replays > 40
+    way = max(float((w - before[name]).abs().max()) for name, w in written.model.state_dict().items())
+    assert way > 1e-2
+    assert gap(written.model, recorded.model) < (1e-6 if device == "cpu" else 1e-2 * way)
 
 
 @pytest.mark.parametrize("physical", [1, 8])

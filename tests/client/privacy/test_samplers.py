@@ -91,6 +91,25 @@ def test_every_gradient_by_products_equals_the_loop_too(network: nn.Module) -> N
     assert worst(by_hooks(network, images.double(), masks), by_loop(network, images.double(), masks)) < 1e-10
 
 
+@pytest.mark.parametrize(("bf16", "products"), [(False, False), (False, True), (True, False)])
+def test_no_image_changes_anothers_gradients(bf16: bool, products: bool, request: pytest.FixtureRequest) -> None:
+    """Not by a bit, and not where its own are not finite."""
+    if products:
+        request.getfixturevalue("by_products")
+    torch.manual_seed(0)
+    model = URWKV(variant="small", norm="group").to(memory_format=torch.channels_last)
+    images, masks = data(3)
+    images = images.to(memory_format=torch.channels_last)
+    before = by_hooks(model, images, masks, bf16)
+    for factor in (50.0, float("nan"), float("inf")):
+        changed, others = images.clone(memory_format=torch.channels_last), masks.clone()
+        changed[1] *= factor
+        others[1] = 1 - others[1]
+        for name, grads in by_hooks(model, changed, others, bf16).items():
+            assert torch.equal(grads[[0, 2]], before[name][[0, 2]]), (name, factor)
+            assert not torch.equal(grads[1], before[name][1]), (name, factor)
+
+
 def biases_alone(name: str) -> bool:
     return name.endswith("bias")
 

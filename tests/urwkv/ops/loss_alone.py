@@ -46,7 +46,7 @@ def assert_others_are_as_written(masks: torch.Tensor) -> None:
             assert torch.equal(image_losses(logits, each, "auto"), image_losses(logits, each))
         segmentation_loss(torch.randn(2, 1, 8, 12), masks)
         for other in (masks[:, :4], masks[:1, :, :6]):  # a kernel would read beyond them
-            with pytest.raises((ValueError, RuntimeError), match="size|shape"):
+            with pytest.raises((ValueError, RuntimeError), match=r"size|shape"):
                 image_losses(torch.randn(2, 1, 8, 12), other, "auto")
         with pytest.raises(AssertionError):
             segmentation_loss(torch.randn(2, 1, 8, 12), masks, "auto")

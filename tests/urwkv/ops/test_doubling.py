@@ -4,7 +4,7 @@ import pytest
 import torch
 import torch.nn.functional as F
 
-from urwkv.ops.doubling import Doubling, copied, doubled_convolution
+from urwkv.ops.doubling import Doubling, copied, doubled_convolution, doubled_filters
 
 
 @pytest.mark.parametrize("memory_format", [torch.channels_last, torch.contiguous_format])
@@ -66,6 +66,24 @@ def test_a_convolution_of_the_double_by_fewer_products(memory_format, shape, dty
     for found, expected in zip(*results, strict=True):
         assert found.shape == expected.shape
         assert (found - expected).abs().max() <= tolerance * expected.abs().max()
+
+
+@pytest.mark.parametrize("device", ["cpu", pytest.param("cuda", marks=pytest.mark.gpu)])
+@pytest.mark.parametrize("memory_format", [torch.channels_last, torch.contiguous_format])
+def test_its_filters_are_sums_of_neighbours_wherever_they_lie(
+    memory_format: torch.memory_format, device: str
+) -> None:
+    """By hand: along a side, taps 0 to 2 become 2, 1 + 2, 0 + 1 and 0."""
+    spread = torch.tensor([[0.0, 0, 1], [0, 1, 1], [1, 1, 0], [1, 0, 0]], device=device)
+    weight = torch.randn(8, 16, 3, 3, device=device).to(memory_format=memory_format).requires_grad_()
+    filters = doubled_filters(weight)
+    expected = torch.einsum("ia,jb,ocab->coij", spread.double(), spread.double(), weight.double())
+    torch.testing.assert_close(filters.double(), expected, rtol=1e-6, atol=1e-6)
+    dfilters = torch.randn_like(filters)
+    found, exact = (
+        torch.autograd.grad(y, weight, dy)[0] for y, dy in ((filters, dfilters), (expected, dfilters.double()))
+    )
+    torch.testing.assert_close(found, exact, rtol=1e-5, atol=1e-5)
 
 
 @pytest.mark.parametrize("device", ["cpu", pytest.param("cuda", marks=pytest.mark.gpu)])
