@@ -1,5 +1,7 @@
 """The training loss: a mean of per-image terms, so that each image has a gradient of its own."""
 
+from typing import Literal
+
 import torch
 import torch.nn.functional as F
 from torch import Tensor
@@ -13,13 +15,15 @@ if HAS_TRITON:
 
 SMOOTHING = 1.0  # pixels, added above and below in soft Dice
 
+Backend = Literal["torch", "auto"]
 
-def segmentation_loss(logits: Tensor, masks: Tensor, backend: str = "torch") -> Tensor:
+
+def segmentation_loss(logits: Tensor, masks: Tensor, backend: Backend = "torch") -> Tensor:
     """The mean over images of `image_losses`: a scalar, float32."""
     return image_losses(logits, masks, backend).mean()
 
 
-def image_losses(logits: Tensor, masks: Tensor, backend: str = "torch") -> Tensor:
+def image_losses(logits: Tensor, masks: Tensor, backend: Backend = "torch") -> Tensor:
     """Soft Dice loss + cross entropy, image by image; binary cross entropy when there is one class.
 
     Soft Dice of a class is (2 sum(p t) + 1) / (sum(p) + sum(t) + 1) over the image's pixels, averaged over

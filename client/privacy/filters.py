@@ -5,6 +5,7 @@ All sums are of at least float32, whatever precision the forward pass had.
 
 import itertools
 from dataclasses import dataclass
+from functools import cached_property
 
 import torch
 from torch import Tensor, nn
@@ -177,10 +178,11 @@ class _Border:
     def row(self) -> int:
         return -(-(self.columns + 2 * self.left) // self.step) * self.step
 
-    @property
+    @cached_property
     def pixels(self) -> int:
-        """Of a sample."""
-        return (self.rows + 2 * self.up) * self.row
+        """Of a sample: with as many rows of zeros more as let few parts of one size make it up."""
+        lengths = (rows * self.row for rows in itertools.count(self.rows + 2 * self.up))
+        return next(n for n in lengths if _parts(n // self.step) <= 1.25 * -(-n // self.step // SUMMED))
 
     @property
     def _before(self) -> int:
@@ -206,12 +208,17 @@ def _reach(side: int) -> range:
     return range(-(side // 2), side // 2 + 1)
 
 
+def _parts(pixels: int) -> int:
+    """The fewest parts of one size, at most SUMMED pixels each, that make up so many pixels."""
+    return next(n for n in range(-(-pixels // SUMMED), pixels + 1) if pixels % n == 0)
+
+
 def _multiplied(dy: Tensor, x: Tensor, pixels: int) -> Tensor:
     """Of rows (B pixels, cout) and (B pixels, cin) the sums of dy x^T over parts of samples, (B parts, cout, cin).
 
     Matrix units sum more coarsely than float32 has digits, which over more than SUMMED pixels would show.
     """
-    parts = next(n for n in range(-(-pixels // SUMMED), pixels + 1) if pixels % n == 0)
+    parts = _parts(pixels)
     dy, x = (rows.unflatten(0, (-1, pixels // parts)) for rows in (dy, x))  # type: ignore[no-untyped-call]
     both = dy.transpose(1, 2), x
     return torch.bmm(*both) if dy.dtype == wide(dy) else torch.bmm(*both, out_dtype=wide(dy))

@@ -173,6 +173,7 @@ def _backward(pass_: Pass, weights: list[nn.Parameter], chunk: Chunk) -> torch.T
             torch._foreach_add_(sums, grads)
         else:
             sums = [each.clone() for each in grads] if count > 1 else grads
+        del grads  # or the next view's would find them still in memory
     if count > 1:
         torch._foreach_div_(sums, count)
     for weight, each in zip(weights, sums, strict=True):

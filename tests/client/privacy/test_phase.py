@@ -197,6 +197,22 @@ def test_private_and_plain_phases_of_one_network_leave_each_others_recordings_ri
     assert gap(written.model, recorded.model) < (1e-6 if device == "cpu" else 1e-2 * way)
 
 
+def test_recordings_share_the_memory_of_their_gradients() -> None:
+    model, images = network(), pictures()
+    passes, names = Passes(model, CPU, Overwriting()), [name for name, _ in model.named_parameters()]
+    places = []
+    for learning in (names, names[-3:]):
+        for name, weight in model.named_parameters():
+            weight.requires_grad_(name in learning)
+        with passes.over(learning) as pass_:
+            for count in (8, 3, 5):
+                batch = torch.from_numpy(images.images[:count]), torch.from_numpy(images.masks[:count])
+                _, grads = pass_(*batch, torch.ones(count, dtype=torch.bool))
+                places.append(grads[-1].data_ptr())
+                assert len(grads[-1]) == count
+    assert len(set(places)) == 1
+
+
 @pytest.mark.parametrize("physical", [1, 8])
 def test_memory_does_not_change_what_is_learnt(physical: int) -> None:
     settings = replace(SETTINGS, clip=0.5)

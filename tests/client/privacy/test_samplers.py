@@ -249,9 +249,21 @@ def test_products_of_shifted_maps_are_the_filters_gradients(
     wanted = [
         torch.autograd.grad(wide(m[None]), wide.weight, dy[None])[0] for m, dy in zip(maps, backward, strict=True)
     ]
-    for summed in (4096, 20):
+    for summed in (4096, 20, 13):  # at 13 rows of zeros follow each sample's
         monkeypatch.setattr(filters, "SUMMED", summed)
         torch.testing.assert_close(filters.products(layer, maps, backward), torch.stack(wanted), rtol=0, atol=1e-12)
+
+
+@pytest.mark.parametrize("step", [1, 2, 4])
+def test_maps_of_any_side_are_summed_in_few_parts(step: int) -> None:
+    for side in range(1, 400):
+        border = filters._Border(side, side, 1, 1, step)
+        rows = border.pixels // step
+        assert rows * step == border.pixels
+        assert border.pixels % border.row == 0
+        assert border.pixels <= 1.05 * (side + 2) * border.row
+        assert filters._parts(rows) <= 2 + 1.25 * rows / filters.SUMMED
+    assert (filters._parts(4096), filters._parts(4098), filters._parts(7919)) == (1, 2, 7919)
 
 
 WAYS = [filters.doubled_products, filters._doubled_groups]
