@@ -16,7 +16,7 @@ that nothing reaches beyond the map.
 import triton
 import triton.language as tl
 
-from urwkv.ops.triton_math import widen
+from urwkv.ops.triton_math import store, widen
 
 
 @triton.jit
@@ -48,14 +48,6 @@ def _tiles(x_ptr, row, count, channel, C: tl.constexpr, ROWS: tl.constexpr, DEPT
 
 
 @triton.jit
-def _store(at, x, there, EVEN: tl.constexpr):
-    if EVEN:
-        tl.store(at, x.to(at.dtype.element_ty))
-    else:
-        tl.store(at, x.to(at.dtype.element_ty), mask=there)
-
-
-@triton.jit
 def forward(
     x_ptr, weight_ptr, bias_ptr, y_ptr, rows, span,
     C: tl.constexpr, CLASSES: tl.constexpr, EVEN: tl.constexpr, BLOCK: tl.constexpr, ROWS: tl.constexpr,
@@ -71,7 +63,7 @@ def forward(
         (x,) = _tiles(x_ptr, row, count, channel, C, ROWS, 1, EVEN)
         at = row + tl.arange(0, ROWS)
         for k in tl.static_range(CLASSES):
-            _store(y_ptr + (at * CLASSES + k), tl.sum(x * weights[k], 1) + biases[k], at < count, EVEN)
+            store(y_ptr + (at * CLASSES + k), tl.sum(x * weights[k], 1) + biases[k], at < count, EVEN)
 
 
 @triton.jit
@@ -100,7 +92,7 @@ def backward(
             dx = dys[i * CLASSES] * weights[0]
             for k in tl.static_range(1, CLASSES):
                 dx = tl.fma(dys[i * CLASSES + k], weights[k], dx)
-            _store(dx_ptr + (one * C + channel), dx, (one < count) & (channel < C), EVEN)
+            store(dx_ptr + (one * C + channel), dx, (one < count) & (channel < C), EVEN)
             dws_before, dbs_before, dws, dbs = dws, dbs, (), ()
             for k in tl.static_range(CLASSES):
                 dy = dys[i * CLASSES + k]

@@ -24,7 +24,7 @@ P is a multiple of DEPTH ROWS, and C of BLOCK, so that no tile reaches beyond th
 import triton
 import triton.language as tl
 
-from urwkv.ops.triton_math import gelu, gelu_and_slope, gelu_slope, widen
+from urwkv.ops.triton_math import gelu, gelu_and_slope, gelu_slope, store, widen
 
 NORM: tl.constexpr = tl.constexpr(0)
 NORM_GELU: tl.constexpr = tl.constexpr(1)
@@ -204,17 +204,9 @@ def apply(
             at = y_ptr + begin * y_row + ((row - first + i * ROWS) * y_row + step * y_row + channel)
             there = (row + i * ROWS + step < last) & inside
             if BESIDE == FIRST:
-                _store(at, others[i], there, EVEN)
+                store(at, others[i], there, EVEN)
                 at += C
-            _store(at, z, there, EVEN)
-
-
-@triton.jit
-def _store(at, x, there, EVEN: tl.constexpr):
-    if EVEN:
-        tl.store(at, x.to(at.dtype.element_ty))
-    else:
-        tl.store(at, x.to(at.dtype.element_ty), mask=there)
+            store(at, z, there, EVEN)
 
 
 @triton.jit
@@ -310,7 +302,7 @@ def apply_backward(
             if ORDER == GELU_NORM:
                 dx = dx * slope
             there = (row + i * ROWS + step < last) & inside
-            _store(dx_ptr + begin * C + ((row - first + i * ROWS) * C + step * C + channel), dx, there, EVEN)
+            store(dx_ptr + begin * C + ((row - first + i * ROWS) * C + step * C + channel), dx, there, EVEN)
             if SUMMED:
                 total += dx if EVEN else tl.where(there, dx, 0.0)
     if SUMMED:

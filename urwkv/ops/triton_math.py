@@ -1,4 +1,4 @@
-"""Functions of one number in Triton, in as few instructions as float32's precision needs."""
+"""Functions of one number in Triton, in as few instructions as float32's precision needs; and how one is stored."""
 
 import os
 
@@ -23,6 +23,15 @@ def widen(x):
         return x.to(tl.float32)
     asm: tl.constexpr = "shl.b32 $0, $2, 16; and.b32 $1, $2, 0xffff0000;"
     return tl.inline_asm_elementwise(asm, "=&r,=&r,r", [x], tl.float32, True, 2)
+
+
+@triton.jit
+def store(at, x, there, EVEN: tl.constexpr):
+    """In the dtype of the pointer; EVEN: all of it is there."""
+    if EVEN:
+        tl.store(at, x.to(at.dtype.element_ty))
+    else:
+        tl.store(at, x.to(at.dtype.element_ty), mask=there)
 
 
 @triton.jit
