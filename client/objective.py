@@ -16,7 +16,7 @@ from client.data import normalise
 from client.device import Place
 from urwkv.losses import segmentation_loss
 from urwkv.lowered import lowered
-from urwkv.steps import choose
+from urwkv.steps import choose, chosen
 
 Loss = Callable[[Tensor, Tensor], Tensor]
 """Of images (B, H, W, C) and masks (B, H, W), both uint8, on the device of the model."""
@@ -31,8 +31,7 @@ class Objective:
 
     def __init__(self, model: nn.Module, place: Place) -> None:
         self._model, self._place = model, place
-        self._written = "auto" if place.device.type == "cpu" else "torch"
-        choose(model, self._written)
+        choose(model, "auto" if place.device.type == "cpu" else "torch")
         self._compiled: Loss | None = None
 
     def as_written(self, pixels: Tensor, masks: Tensor) -> Tensor:
@@ -42,14 +41,10 @@ class Objective:
 
     def fused(self, pixels: Tensor, masks: Tensor) -> Tensor:
         """The same by fused operators, forward and backward, where there is Triton."""
-        choose(self._model, "auto")
-        try:
-            with self._place.autocast():
-                weights = lowered(self._model, self._place.dtype) if self._place.bf16 else {}
-                logits = functional_call(self._model, weights, (normalise(pixels),))
-                return segmentation_loss(logits, masks, "auto")
-        finally:
-            choose(self._model, self._written)
+        with chosen(self._model, "auto"), self._place.autocast():
+            weights = lowered(self._model, self._place.dtype) if self._place.bf16 else {}
+            logits = functional_call(self._model, weights, (normalise(pixels),))
+            return segmentation_loss(logits, masks, "auto")
 
     def compiled(self, pixels: Tensor, masks: Tensor) -> Tensor:
         """The same, compiled."""

@@ -6,6 +6,8 @@ that convolution's groups may become one, and pooling keeps no indices and adds 
 """
 
 import ctypes
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
 
@@ -53,16 +55,11 @@ class Steps(nn.Sequential):
 
     def plus(self, x: Tensor, beside: Tensor) -> Tensor:
         """What becomes of a map, and the map `beside` added; on a GPU a norm that comes last adds it on the way."""
-        if self.backend == "torch" or has_hooks(self):
-            out: Tensor = self(x) + beside
-            return out
-        return self._joined(x, beside)
+        return self._with(x, beside, concat=False)
 
     def after(self, x: Tensor, skip: Tensor) -> Tensor:
         """The channels of `skip` and, after them, of what becomes of a map, as one map; likewise on the way."""
-        if self.backend == "torch" or has_hooks(self):
-            return torch.cat([skip, self(x)], dim=1)
-        return self._joined(x, skip, concat=True)
+        return self._with(x, skip, concat=True)
 
     def fork(self, x: Tensor) -> tuple[Tensor, Tensor]:
         """A map itself, and what becomes of it; on a GPU pooling's gradient takes that of the map itself along."""
@@ -72,6 +69,11 @@ class Steps(nn.Sequential):
             skip, pooled = fork_triton(x)
             return skip, pooled
         return x, self(x)
+
+    def _with(self, x: Tensor, beside: Tensor, *, concat: bool) -> Tensor:
+        if self.backend == "torch" or has_hooks(self):
+            return _both(beside, self(x), concat=concat)
+        return self._joined(x, beside, concat=concat)
 
     def _joined(self, x: Tensor, beside: Tensor | None = None, *, concat: bool = False) -> Tensor:
         layers = list(self)
@@ -94,9 +96,11 @@ class Steps(nn.Sequential):
             else:
                 x = part.at_once(x, shift, self.keep)
             shift, layers = None, layers[1 if obstacle else len(part.layers) :]
-        if beside is None:
-            return x
-        return torch.cat([beside, x], dim=1) if concat else x + beside
+        return x if beside is None else _both(beside, x, concat=concat)
+
+
+def _both(beside: Tensor, x: Tensor, *, concat: bool) -> Tensor:
+    return torch.cat([beside, x], dim=1) if concat else x + beside
 
 
 def choose(network: nn.Module, backend: str) -> None:
@@ -109,9 +113,36 @@ def choose(network: nn.Module, backend: str) -> None:
         raise ValueError(f"backend = {backend!r} is not one of: {', '.join(BACKENDS)}")
     if backend == "triton" and not HAS_TRITON:
         raise ValueError("backend = 'triton' needs the package triton, which is not installed; use auto or torch")
-    for module in network.modules():
-        if isinstance(module, (Steps, Mixing, Head)):
-            module.backend = backend
+    for module in _choosing(network):
+        module.backend = backend
+
+
+@contextmanager
+def chosen(network: nn.Module, backend: str, keep: Keep | None = None) -> Iterator[None]:
+    """Inside, `choose`; afterwards each has the backend that it had.
+
+    Args:
+        keep: of chains and mixings meanwhile.
+
+    Raises:
+        ValueError: see `choose`.
+    """
+    before = [(module, module.backend) for module in _choosing(network)]
+    keeping = [module for module, _ in before if isinstance(module, (Steps, Mixing))]
+    choose(network, backend)
+    for each in keeping:
+        each.keep = keep
+    try:
+        yield
+    finally:
+        for module, then in before:
+            module.backend = then
+        for each in keeping:
+            each.keep = None
+
+
+def _choosing(network: nn.Module) -> list[Steps | Mixing | Head]:
+    return [module for module in network.modules() if isinstance(module, (Steps, Mixing, Head))]
 
 
 @dataclass(frozen=True)

@@ -13,10 +13,8 @@ from torch import Tensor, nn
 from client.privacy.kept import Kept
 from client.privacy.samplers import SAMPLERS, Sampler
 from protocol.errors import SettingsError
-from urwkv.head import Head
 from urwkv.leaves import PerSample
-from urwkv.mixing import Mixing
-from urwkv.steps import Steps
+from urwkv.steps import chosen
 
 BATCH_NORMS = (nn.BatchNorm1d, nn.BatchNorm2d, nn.BatchNorm3d, nn.SyncBatchNorm)
 
@@ -70,12 +68,6 @@ def per_sample_gradients(model: nn.Module) -> Iterator[None]:
     # torch's remark on a layer whose input needs no gradient, as a first layer's never does
     warnings.filterwarnings("ignore", "Full backward hook is firing", UserWarning)
     hooks, kept = _Hooks(model, loss_reduction="sum"), Kept()
-    joined = [(module, module.backend) for module in model.modules() if isinstance(module, (Steps, Mixing))]
-    for chain, _ in joined:
-        chain.backend, chain.keep = "auto", kept
-    heads = [(module, module.backend) for module in model.modules() if isinstance(module, Head)]
-    for head, _ in heads:
-        head.backend = "auto"
     convolutions = [
         m for m in model.modules() if type(m) is nn.Conv2d and any(w.requires_grad for w in m.parameters())
     ]
@@ -84,17 +76,14 @@ def per_sample_gradients(model: nn.Module) -> Iterator[None]:
     before = {PerSample: _cut, nn.GroupNorm: _lead}
     changed = [m.register_forward_pre_hook(before[type(m)]) for m in model.modules() if type(m) in before]
     try:
-        yield
+        with chosen(model, "auto", kept):
+            yield
     finally:
         for handle in changed:
             handle.remove()
         hooks.cleanup()
         for layer in convolutions:
             vars(layer).pop("forward")
-        for chain, backend in joined:
-            chain.backend, chain.keep = backend, None
-        for head, backend in heads:
-            head.backend = backend
         for module in model.modules():
             module.__dict__.pop("activations", None)
             module.__dict__.pop("max_batch_len", None)

@@ -27,8 +27,7 @@ class Kept:
 
     def convolution(self, layer: nn.Conv2d, x: Tensor, *, doubled: bool = False, biased: bool = True) -> Tensor:
         """What the layer makes of the map, or of its double; the bias may be left to others."""
-        if torch.is_autocast_enabled(x.device.type):
-            x = x.to(torch.get_autocast_dtype(x.device.type))
+        x = x.to(gpu.dtype_beyond(x))
         bias = layer.bias if biased else None
         y: Tensor = _Convolution.apply(x, layer.weight, bias, layer, doubled)  # type: ignore[no-untyped-call]
         return y
