@@ -50,6 +50,11 @@ def map_like(x: Tensor) -> Tensor:
     return torch.empty_like(x, memory_format=torch.channels_last)
 
 
+def map_of(shape: tuple[int, ...], x: Tensor, dtype: torch.dtype | None = None) -> Tensor:
+    """An empty map of that shape, channels_last, where another is, and in its dtype unless told."""
+    return torch.empty(shape, dtype=dtype or x.dtype, device=x.device, memory_format=torch.channels_last)
+
+
 def by_rows(x: Tensor) -> tuple[Tensor, int]:
     """A map whose pixels lie at one distance, and that distance: a half of a concatenated map is read where it is."""
     _, _, height, width = x.shape

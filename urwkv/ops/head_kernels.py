@@ -16,7 +16,7 @@ that nothing reaches beyond the map.
 import triton
 import triton.language as tl
 
-from urwkv.ops.triton_math import store, widen
+from urwkv.ops.triton_math import load, store
 
 
 @triton.jit
@@ -41,9 +41,7 @@ def _tiles(x_ptr, row, count, channel, C: tl.constexpr, ROWS: tl.constexpr, DEPT
     tiles = ()
     for i in tl.static_range(DEPTH):
         one = row + i * ROWS + tl.arange(0, ROWS)[:, None]
-        at = x_ptr + (one * C + channel)
-        tile = tl.load(at) if EVEN else tl.load(at, mask=(one < count) & (channel < C), other=0.0)
-        tiles = tiles + (widen(tile),)
+        tiles = tiles + (load(x_ptr + (one * C + channel), (one < count) & (channel < C), EVEN),)
     return tiles
 
 

@@ -69,8 +69,7 @@ def head_triton(x: Tensor, weight: Tensor, bias: Tensor, dtype: torch.dtype) -> 
 
 
 def _empty(x: Tensor, weight: Tensor, dtype: torch.dtype) -> Tensor:
-    shape = (x.shape[0], weight.shape[0], *x.shape[2:])
-    return torch.empty(shape, dtype=dtype, device=x.device, memory_format=torch.channels_last)
+    return gpu.map_of((x.shape[0], weight.shape[0], *x.shape[2:]), x, dtype)
 
 
 @head_triton.register_fake

@@ -18,6 +18,13 @@ SUMS: tl.constexpr = tl.constexpr(4)
 
 
 @triton.jit
+def _pixels(z_at, mask_at, there):
+    """z, and 1 where the pixel is foreground, 0 elsewhere."""
+    z = widen(tl.load(z_at, mask=there, other=0.0))
+    return z, tl.where(tl.load(mask_at, mask=there, other=0) > 0, 1.0, 0.0)
+
+
+@triton.jit
 def _probabilities(z):
     """e, p and 1 - p, each as exact where it is small."""
     e = tl.exp(-tl.abs(z))
@@ -35,8 +42,7 @@ def sums(z_ptr, mask_ptr, parts, pixels, span, BLOCK: tl.constexpr):
     true, entropy = tl.zeros((BLOCK,), tl.float32), tl.zeros((BLOCK,), tl.float32)
     for begin in range(first, tl.minimum(first + span, pixels), BLOCK):
         there = begin + place < pixels
-        z = widen(tl.load(z_ptr + n * pixels + begin + place, mask=there, other=0.0))
-        t = tl.where(tl.load(mask_ptr + n * pixels + begin + place, mask=there, other=0) > 0, 1.0, 0.0)
+        z, t = _pixels(z_ptr + n * pixels + begin + place, mask_ptr + n * pixels + begin + place, there)
         e, p, _ = _probabilities(z)
         overlap = tl.fma(p, t, overlap)
         predicted += tl.where(there, p, 0.0)
@@ -55,8 +61,7 @@ def backward(z_ptr, mask_ptr, dsums_ptr, dz_ptr, pixels, BLOCK: tl.constexpr):
     n = tl.program_id(1).to(tl.int64)
     place = tl.program_id(0) * BLOCK + tl.arange(0, BLOCK)
     there = place < pixels
-    z = widen(tl.load(z_ptr + n * pixels + place, mask=there, other=0.0))
-    t = tl.where(tl.load(mask_ptr + n * pixels + place, mask=there, other=0) > 0, 1.0, 0.0)
+    z, t = _pixels(z_ptr + n * pixels + place, mask_ptr + n * pixels + place, there)
     doverlap, dpredicted = tl.load(dsums_ptr + n * SUMS), tl.load(dsums_ptr + n * SUMS + 1)
     dentropy = tl.load(dsums_ptr + n * SUMS + 3)
     _, p, rest = _probabilities(z)

@@ -24,7 +24,7 @@ P is a multiple of DEPTH ROWS, and C of BLOCK, so that no tile reaches beyond th
 import triton
 import triton.language as tl
 
-from urwkv.ops.triton_math import gelu, gelu_and_slope, gelu_slope, store, widen
+from urwkv.ops.triton_math import gelu, gelu_and_slope, gelu_slope, load, store
 
 NORM: tl.constexpr = tl.constexpr(0)
 NORM_GELU: tl.constexpr = tl.constexpr(1)
@@ -42,12 +42,6 @@ def _place(C, BLOCK: tl.constexpr):
 
 
 @triton.jit
-def _load(at, there, EVEN: tl.constexpr):
-    """As float32; 0 where there is nothing."""
-    return widen(tl.load(at) if EVEN else tl.load(at, mask=there, other=0.0))
-
-
-@triton.jit
 def _tiles(at, row, first, last, stride, channel, inside,
            EVEN: tl.constexpr, ROWS: tl.constexpr, DEPTH: tl.constexpr):  # fmt: skip
     """The next DEPTH tiles of a map whose block begins at `at` with row `first`."""
@@ -55,7 +49,7 @@ def _tiles(at, row, first, last, stride, channel, inside,
     tiles = ()
     for i in tl.static_range(DEPTH):
         there = (row + i * ROWS + step < last) & inside
-        tile = _load(at + ((row - first + i * ROWS) * stride + step * stride + channel), there, EVEN)
+        tile = load(at + ((row - first + i * ROWS) * stride + step * stride + channel), there, EVEN)
         tiles = tiles + (tile,)
     return tiles
 
@@ -63,7 +57,7 @@ def _tiles(at, row, first, last, stride, channel, inside,
 @triton.jit
 def _shift(shift_ptr, channel, inside, SHIFTED: tl.constexpr, EVEN: tl.constexpr):
     """What is added to the map before all else, by channel."""
-    return _load(shift_ptr + channel, inside, EVEN) if SHIFTED else 0.0
+    return load(shift_ptr + channel, inside, EVEN) if SHIFTED else 0.0
 
 
 @triton.jit
@@ -76,11 +70,11 @@ def _line(
     Taken off is the mean, and with it the shift where no GELU stands between them.
     """
     shift = _shift(shift_ptr, channel, inside, SHIFTED, EVEN)
-    mean = _load(mean_ptr + n * C + channel, inside, EVEN)
+    mean = load(mean_ptr + n * C + channel, inside, EVEN)
     center = mean if ORDER == GELU_NORM else mean - shift
-    rstd = _load(rstd_ptr + n * C + channel, inside, EVEN)
-    weight = _load(weight_ptr + n * weight_n + channel, inside, EVEN)
-    return shift, center, rstd, rstd * weight, _load(bias_ptr + n * weight_n + channel, inside, EVEN)
+    rstd = load(rstd_ptr + n * C + channel, inside, EVEN)
+    weight = load(weight_ptr + n * weight_n + channel, inside, EVEN)
+    return shift, center, rstd, rstd * weight, load(bias_ptr + n * weight_n + channel, inside, EVEN)
 
 
 @triton.jit
@@ -116,7 +110,7 @@ def moments(
     last = tl.minimum(first + span, P)
     begin = x_ptr + (n.to(tl.int64) * P + first) * C
     shift = _shift(shift_ptr, channel, inside, SHIFTED, EVEN)
-    about = _away(_load(begin + channel, inside, EVEN), shift, 0.0, ORDER)
+    about = _away(load(begin + channel, inside, EVEN), shift, 0.0, ORDER)
     sums, squares = tl.zeros((ROWS, BLOCK), tl.float32), tl.zeros((ROWS, BLOCK), tl.float32)
     for row in range(first, last, DEPTH * ROWS):
         xs = _tiles(begin, row, first, last, C, channel, inside, EVEN, ROWS, DEPTH)
@@ -282,8 +276,8 @@ def apply_backward(
         shift_ptr, mean_ptr, rstd_ptr, weight_ptr, bias_ptr, n, C, weight_n, channel, inside, SHIFTED, ORDER, EVEN
     )
     # negative, for to Triton a change of sign is a subtraction from 0
-    tilt = -rstd * rstd * _load(means + n * 2 * C + channel, inside, EVEN)
-    level = -rstd * _load(means + n * 2 * C + C + channel, inside, EVEN)
+    tilt = -rstd * rstd * load(means + n * 2 * C + channel, inside, EVEN)
+    level = -rstd * load(means + n * 2 * C + C + channel, inside, EVEN)
     step = tl.arange(0, ROWS)[:, None]
     total = tl.zeros((ROWS, BLOCK), tl.float32)
     for row in range(first, last, DEPTH * ROWS):

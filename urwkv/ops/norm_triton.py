@@ -164,8 +164,7 @@ def _empty(x: Tensor, concat: bool) -> Tensor:
     if not concat:
         return gpu.map_like(x)
     batch, channels, height, width = x.shape
-    shape = (batch, 2 * channels, height, width)
-    return torch.empty(shape, dtype=x.dtype, device=x.device, memory_format=torch.channels_last)
+    return gpu.map_of((batch, 2 * channels, height, width), x)
 
 
 @_norm_gelu.register_fake

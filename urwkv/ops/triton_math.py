@@ -1,4 +1,4 @@
-"""Functions of one number in Triton, in as few instructions as float32's precision needs; and how one is stored."""
+"""What Triton's kernels share: functions of one number, as short as float32 allows; how tiles are read and stored."""
 
 import os
 
@@ -23,6 +23,12 @@ def widen(x):
         return x.to(tl.float32)
     asm: tl.constexpr = "shl.b32 $0, $2, 16; and.b32 $1, $2, 0xffff0000;"
     return tl.inline_asm_elementwise(asm, "=&r,=&r,r", [x], tl.float32, True, 2)
+
+
+@triton.jit
+def load(at, there, EVEN: tl.constexpr):
+    """As float32; 0 where there is nothing. EVEN: all of it is there."""
+    return widen(tl.load(at) if EVEN else tl.load(at, mask=there, other=0.0))
 
 
 @triton.jit
