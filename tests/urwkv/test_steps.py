@@ -9,8 +9,10 @@ from torch import nn
 from urwkv import URWKV
 from urwkv import steps as module
 from urwkv.blocks import make_norm
+from urwkv.head import Head
+from urwkv.mixing import Mixing
 from urwkv.ops.doubling import Doubling
-from urwkv.steps import HAS_OPENMP, Steps, choose
+from urwkv.steps import HAS_OPENMP, Steps, choose, chosen
 
 on_openmp = pytest.mark.skipif(not HAS_OPENMP, reason="needs a torch whose threads are GNU OpenMP's")
 ORDERS = {
@@ -49,6 +51,27 @@ def test_what_cannot_be_chosen_is_an_error():
     steps.backend = "triton"
     with pytest.raises(ValueError, match="use auto or torch"):
         steps(torch.randn(2, 8, 4, 4))
+
+
+def test_what_is_chosen_for_a_while_is_put_back():
+    network = URWKV(variant="small")
+    network.stem.backend = "auto"
+    joined = [module for module in network.modules() if isinstance(module, (Steps, Mixing, Head))]
+    before, keep = [module.backend for module in joined], object()
+    assert set(before) == {"auto", "torch"}
+
+    def fails_meanwhile():
+        with chosen(network, "auto", keep):
+            assert {module.backend for module in joined} == {"auto"}
+            assert {module.keep for module in joined if not isinstance(module, Head)} == {keep}
+            raise KeyError
+
+    with pytest.raises(KeyError):
+        fails_meanwhile()
+    with pytest.raises(ValueError, match="backend = 'fast'"), chosen(network, "fast", keep):
+        pass
+    assert [module.backend for module in joined] == before
+    assert {module.keep for module in joined if not isinstance(module, Head)} == {None}
 
 
 def nodes_of(y):
