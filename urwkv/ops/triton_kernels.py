@@ -2,7 +2,7 @@
 
 A sequence is cut into blocks, a block into chunks of L consecutive tokens. One program computes a block for some
 channels: a tensor here is (chunks, channels), and a tuple of L of them holds every token, so nothing is read twice.
-`urwkv.ops.triton_sums` says how sums cross chunks and blocks.
+`urwkv.ops.triton_sums` says how sums cross chunks, `urwkv.ops.triton_blocks` how they cross blocks.
 
 With every pair of tokens counted once at each token between them, dw = -e dL/de: a sum that comes through a whole
 chunk multiplies L e^(L-1), one that starts or ends in it the derivative of Horner's rule.
@@ -11,41 +11,54 @@ chunk multiplies L e^(L-1), one that starts or ends in it the derivative of Horn
 import triton
 import triton.language as tl
 
-from urwkv.ops.triton_math import invert
+from urwkv.ops.triton_blocks import awaited_sums, carry_of, load_carry, others_sums, store_block, store_carry
+from urwkv.ops.triton_math import fetch, invert
 from urwkv.ops.triton_sums import (
     LOG2E,
     NOTHING,
+    all_now,
     around,
-    carry_of,
+    carried,
     combine,
     decay_of,
-    no_carry,
     now,
-    others_sums,
     own_sums,
     powers_of,
     reaching,
     slope_of,
-    store_block,
     weigh,
 )
 
 UNSPECIALISED = [
-    *("T", "C", "N", "w_b", "w_c", "u_b", "u_c"),
+    *("T", "C", "N", "ahead", "w_b", "w_c", "u_b", "u_c"),
     *("k_b", "k_s", "v_b", "v_s", "dy_b", "dy_s"),
 ]
 """Integers of the kernels that are no reason to compile them anew, whatever their values."""
 
 
 @triton.jit
-def _place(CHANNELS: tl.constexpr, BLOCK: tl.constexpr, FROM_THE_END: tl.constexpr):
-    """Sequence, sample, scan, block and channels (1, BLOCK) of a program; neighbours share memory lines."""
+def _place(
+    CHANNELS: tl.constexpr, BLOCKS: tl.constexpr, WAIT: tl.constexpr, BLOCK: tl.constexpr, FROM_THE_END: tl.constexpr
+):
+    """Sequence, sample, scan, block and channels (1, BLOCK) of a program.
+
+    Neighbours in the order of programs share memory lines; or, where they WAIT for each other, a sequence.
+    """
     pid, s, b = tl.program_id(0), tl.program_id(1), tl.program_id(2)
     if FROM_THE_END:
         pid, s, b = tl.num_programs(0) - 1 - pid, tl.num_programs(1) - 1 - s, tl.num_programs(2) - 1 - b
     s, b = s.to(tl.int64), b.to(tl.int64)
-    channel = (pid % CHANNELS) * BLOCK + tl.arange(0, BLOCK)[None, :]
-    return b * tl.num_programs(1) + s, b, s, pid // CHANNELS, channel
+    me, group = (pid % BLOCKS, pid // BLOCKS) if WAIT else (pid // CHANNELS, pid % CHANNELS)
+    channel = group * BLOCK + tl.arange(0, BLOCK)[None, :]
+    return b * tl.num_programs(1) + s, b, s, me, channel
+
+
+@triton.jit
+def _fetch(base, b, s, ahead, x_b, x_s, x_t: tl.constexpr, ROWS: tl.constexpr):
+    """Has the cache fetch this program's share, ROWS rows, of the same scan of sample b - ahead, if there is one."""
+    b, share = b - ahead, tl.num_programs(0) - 1 - tl.program_id(0)
+    size: tl.constexpr = ROWS * x_t * (base.dtype.element_ty.primitive_bitwidth // 8)
+    fetch(base + b * x_b + s * x_s + share * ROWS * x_t, size, b >= 0)
 
 
 @triton.jit
@@ -77,11 +90,11 @@ def _store(base, first, T, inside, tokens, stride: tl.constexpr, L: tl.constexpr
 def summarise(
     w_ptr, k_ptr, v_ptr, blocks, T, C, w_b, w_c, k_b, k_s, v_b, v_s,
     k_t: tl.constexpr, k_c: tl.constexpr, v_t: tl.constexpr, v_c: tl.constexpr,
-    CHANNELS: tl.constexpr, BLOCKS: tl.constexpr, POW2: tl.constexpr, BLOCK: tl.constexpr, CHUNKS: tl.constexpr,
-    L: tl.constexpr, EVEN: tl.constexpr,
+    CHANNELS: tl.constexpr, BLOCKS: tl.constexpr, BLOCK: tl.constexpr, CHUNKS: tl.constexpr, L: tl.constexpr,
+    EVEN: tl.constexpr,
 ):  # fmt: skip
     """The sums of each block by itself, where a sequence is longer than a block."""
-    n, b, s, me, channel = _place(CHANNELS, BLOCK, False)
+    n, b, s, me, channel = _place(CHANNELS, BLOCKS, False, BLOCK, False)
     inside, first = channel < C, (me * CHUNKS + tl.arange(0, CHUNKS)[:, None]) * L
     w = tl.load(w_ptr + b * w_b + channel * w_c, mask=inside, other=0.0).to(tl.float32)
     ks = _load(k_ptr + b * k_b + s * k_s + channel * k_c, first, T, inside, NOTHING, k_t, L, EVEN)
@@ -95,40 +108,51 @@ def summarise(
 
 @triton.jit(do_not_specialize=UNSPECIALISED)
 def forward(
-    w_ptr, u_ptr, k_ptr, v_ptr, y_ptr, blocks, T, C, w_b, w_c, u_b, u_c, k_b, k_s, v_b, v_s,
+    w_ptr, u_ptr, k_ptr, v_ptr, y_ptr, blocks, carries, T, C, ahead, w_b, w_c, u_b, u_c, k_b, k_s, v_b, v_s,
     k_t: tl.constexpr, k_c: tl.constexpr, v_t: tl.constexpr, v_c: tl.constexpr, y_t: tl.constexpr,
-    CHANNELS: tl.constexpr, BLOCKS: tl.constexpr, POW2: tl.constexpr, BLOCK: tl.constexpr, CHUNKS: tl.constexpr,
-    L: tl.constexpr, EVEN: tl.constexpr,
+    CHANNELS: tl.constexpr, BLOCKS: tl.constexpr, BLOCK: tl.constexpr, CHUNKS: tl.constexpr, L: tl.constexpr,
+    EVEN: tl.constexpr, WAIT: tl.constexpr, FETCH: tl.constexpr,
 ):  # fmt: skip
     """y, contiguous (B, S, T, C).
 
     Args:
         w_ptr, u_ptr: (1 or B, C). k_ptr, v_ptr: (B, S, T, C). x_b, x_s, x_t and x_c: the strides of x;
             y is contiguous, so y_t is C.
-        blocks: the blocks' own sums, see `summarise`, of no meaning where a sequence is one block.
-        CHANNELS: programs along the channels, BLOCK channels each. BLOCKS: blocks a sequence. POW2: the power of
-            two from there. CHUNKS: chunks a block, of L tokens. EVEN: T and C are whole multiples of theirs.
+        blocks: the blocks' own sums; carries: what reaches each block, which is stored for `backward`. Of no meaning
+            where a sequence is one block.
+        ahead: the samples from what this reads to what it has the cache FETCH.
+        CHANNELS: programs along the channels, BLOCK channels each. BLOCKS: blocks a sequence. CHUNKS: chunks a
+            block, of L tokens. EVEN: T and C are whole multiples of theirs.
+        WAIT: in blocks is UNKNOWN, each program stores its block's sums there, and waits for the others'; else
+            `summarise` has stored them.
     """
-    # From the last program to the first: what `summarise` read last is still in the cache.
-    n, b, s, me, channel = _place(CHANNELS, BLOCK, True)
+    # From the last program to the first: what `summarise`, if it ran, read last is still in the cache.
+    n, b, s, me, channel = _place(CHANNELS, BLOCKS, WAIT, BLOCK, True)
     inside, first = channel < C, (me * CHUNKS + tl.arange(0, CHUNKS)[:, None]) * L
     w = tl.load(w_ptr + b * w_b + channel * w_c, mask=inside, other=0.0).to(tl.float32)
     u = tl.load(u_ptr + b * u_b + channel * u_c, mask=inside, other=0.0).to(tl.float32)
-    if BLOCKS > 1:
-        others = others_sums(blocks, n, me, channel, inside, C, BLOCKS, POW2)
+    if BLOCKS > 1 and not WAIT:
+        others = others_sums(blocks, n, me, channel, inside, C, BLOCKS, CHUNKS)
     ks = _load(k_ptr + b * k_b + s * k_s + channel * k_c, first, T, inside, NOTHING, k_t, L, EVEN)
     vs = _load(v_ptr + b * v_b + s * v_s + channel * v_c, first, T, inside, 0.0, v_t, L, EVEN)
     e, own, zero, step = decay_of(w), tl.exp(u), tl.zeros((CHUNKS, BLOCK), tl.float32), w * (L * LOG2E)
     base, m, xs, xvs = weigh(ks, vs, L)
-    carry_before, carry_after = no_carry(BLOCK), no_carry(BLOCK)
-    if BLOCKS > 1:
-        carry_before, carry_after = carry_of(others, base, me, CHUNKS * step, BLOCKS, POW2)
-
+    if FETCH:
+        _fetch(k_ptr, b, s, ahead, k_b, k_s, k_t, CHUNKS * L // CHANNELS)
+        _fetch(v_ptr, b, s, ahead, v_b, v_s, v_t, CHUNKS * L // CHANNELS)
     sums_v, all_before_v, all_after_v = around(xvs, own, e, zero, L)
     sums_1, all_before_1, all_after_1 = around(xs, own, e, zero, L)
-    before, after = reaching(
-        m, (all_before_v, all_before_1), (all_after_v, all_after_1), carry_before, carry_after, step, CHUNKS
-    )
+    all_before, all_after = (all_before_v, all_before_1), (all_after_v, all_after_1)
+    if WAIT:
+        sums_v, sums_1 = all_now(sums_v, L), all_now(sums_1, L)
+        store_block(blocks, base, n, me, channel, inside, C, m, all_before, all_after, step, BLOCKS, CHUNKS)
+    before, after = reaching(m, all_before, all_after, step, CHUNKS)
+    if WAIT:
+        others = awaited_sums(blocks, n, me, channel, inside, C, BLOCKS, CHUNKS)
+    if BLOCKS > 1:
+        carry_before, carry_after = carry_of(others, base, me, CHUNKS * step, BLOCKS, CHUNKS)
+        store_carry(carries, n, me, channel, inside, C, carry_before, carry_after, BLOCKS)
+        before, after = carried(before, after, carry_before, carry_after, step, CHUNKS)
     top = tl.maximum(m, tl.maximum(before[0], after[0]))
     fx, fb, fa = tl.exp2(m - top), tl.exp2(before[0] - top), tl.exp2(after[0] - top)
     bv, b1, av, a1 = before[1] * fb, before[2] * fb, after[1] * fa, after[2] * fa
@@ -142,31 +166,29 @@ def forward(
 
 @triton.jit(do_not_specialize=UNSPECIALISED)
 def backward(
-    w_ptr, u_ptr, k_ptr, v_ptr, dy_ptr, dk_ptr, dv_ptr, dwu_ptr, blocks, gh_blocks, T, C, N,
+    w_ptr, u_ptr, k_ptr, v_ptr, dy_ptr, dk_ptr, dv_ptr, dwu_ptr, carries, blocks, T, C, N,
     w_b, w_c, u_b, u_c, k_b, k_s, v_b, v_s, dy_b, dy_s,
     k_t: tl.constexpr, k_c: tl.constexpr, v_t: tl.constexpr, v_c: tl.constexpr,
     dy_t: tl.constexpr, dy_c: tl.constexpr, y_t: tl.constexpr, LAST: tl.constexpr,
-    CHANNELS: tl.constexpr, BLOCKS: tl.constexpr, POW2: tl.constexpr, BLOCK: tl.constexpr, CHUNKS: tl.constexpr,
-    L: tl.constexpr, EVEN: tl.constexpr,
+    CHANNELS: tl.constexpr, BLOCKS: tl.constexpr, BLOCK: tl.constexpr, CHUNKS: tl.constexpr, L: tl.constexpr,
+    EVEN: tl.constexpr, WAIT: tl.constexpr,
 ):  # fmt: skip
     """dk and dv, contiguous, and each block's share of dw and du, (2, N, BLOCKS, C).
 
-    Where a sequence is longer than a block this runs twice: first (LAST false) for the blocks' sums of g and h.
+    Where a sequence is longer than a block this runs twice, first (LAST false) for the blocks' sums of g and h; or
+    once, and its programs WAIT for each other's.
     """
-    n, b, s, me, channel = _place(CHANNELS, BLOCK, LAST)
+    n, b, s, me, channel = _place(CHANNELS, BLOCKS, WAIT, BLOCK, LAST)
     inside, first = channel < C, (me * CHUNKS + tl.arange(0, CHUNKS)[:, None]) * L
     w = tl.load(w_ptr + b * w_b + channel * w_c, mask=inside, other=0.0).to(tl.float32)
     u = tl.load(u_ptr + b * u_b + channel * u_c, mask=inside, other=0.0).to(tl.float32)
     if BLOCKS > 1:
-        others = others_sums(blocks, n, me, channel, inside, C, BLOCKS, POW2)
+        carry_before, carry_after = load_carry(carries, n, me, channel, inside, C, BLOCKS)
     ks = _load(k_ptr + b * k_b + s * k_s + channel * k_c, first, T, inside, NOTHING, k_t, L, EVEN)
     vs = _load(v_ptr + b * v_b + s * v_s + channel * v_c, first, T, inside, 0.0, v_t, L, EVEN)
     dys = _load(dy_ptr + b * dy_b + s * dy_s + channel * dy_c, first, T, inside, 0.0, dy_t, L, EVEN)
     e, own, zero, step = decay_of(w), tl.exp(u), tl.zeros((CHUNKS, BLOCK), tl.float32), w * (L * LOG2E)
     base, m, xs, xvs = weigh(ks, vs, L)
-    carry_before, carry_after = no_carry(BLOCK), no_carry(BLOCK)
-    if BLOCKS > 1:
-        carry_before, carry_after = carry_of(others, base, me, CHUNKS * step, BLOCKS, POW2)
     powers = powers_of(e, L)
 
     before_v, all_before_v = own_sums(xvs, e, zero, L, False)
@@ -174,9 +196,9 @@ def backward(
     after_v, all_after_v = own_sums(xvs, e, zero, L, True)
     after_1, all_after_1 = own_sums(xs, e, zero, L, True)
     after_v_by_e, after_1_by_e = now(slope_of(after_v, e, zero, L)), now(slope_of(after_1, e, zero, L))
-    before, after = reaching(
-        m, (all_before_v, all_before_1), (all_after_v, all_after_1), carry_before, carry_after, step, CHUNKS
-    )
+    before, after = reaching(m, (all_before_v, all_before_1), (all_after_v, all_after_1), step, CHUNKS)
+    if BLOCKS > 1:
+        before, after = carried(before, after, carry_before, carry_after, step, CHUNKS)
     top = tl.maximum(m, tl.maximum(before[0], after[0]))
     fx, fb, fa = tl.exp2(m - top), tl.exp2(before[0] - top), tl.exp2(after[0] - top)
     bv, b1, av, a1 = before[1] * fb, before[2] * fb, after[1] * fa, after[2] * fa
@@ -215,14 +237,17 @@ def backward(
 
     mg = tl.where(first < T, -top, NOTHING)
     gh_before, gh_after = (upto_g, upto_h), (onward_g, onward_h)
-    if not LAST:
-        store_block(gh_blocks, -base, n, me, channel, inside, C, mg, gh_before, gh_after, step, BLOCKS, CHUNKS)
-    else:
-        carry_before, carry_after = no_carry(BLOCK), no_carry(BLOCK)
+    if WAIT or not LAST:
+        store_block(blocks, -base, n, me, channel, inside, C, mg, gh_before, gh_after, step, BLOCKS, CHUNKS)
+    if LAST:
+        if BLOCKS > 1 and not WAIT:
+            others = others_sums(blocks, n, me, channel, inside, C, BLOCKS, CHUNKS)
+        g_before, g_after = reaching(mg, gh_before, gh_after, step, CHUNKS)
+        if WAIT:
+            others = awaited_sums(blocks, n, me, channel, inside, C, BLOCKS, CHUNKS)
         if BLOCKS > 1:
-            gh_others = others_sums(gh_blocks, n, me, channel, inside, C, BLOCKS, POW2)
-            carry_before, carry_after = carry_of(gh_others, -base, me, CHUNKS * step, BLOCKS, POW2)
-        g_before, g_after = reaching(mg, gh_before, gh_after, carry_before, carry_after, step, CHUNKS)
+            carry_before, carry_after = carry_of(others, -base, me, CHUNKS * step, BLOCKS, CHUNKS)
+            g_before, g_after = carried(g_before, g_after, carry_before, carry_after, step, CHUNKS)
         zb, za = tl.exp2(m + g_before[0]), tl.exp2(m + g_after[0])
         bg, bh, ag, ah = g_before[1] * zb, g_before[2] * zb, g_after[1] * za, g_after[2] * za
 

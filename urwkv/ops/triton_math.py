@@ -1,4 +1,5 @@
-"""What Triton's kernels share: functions of one number, as short as float32 allows; how tiles are read and stored."""
+"""What Triton's kernels share: functions of one number, as short as float32 allows; how tiles are read and stored,
+and when."""
 
 import os
 
@@ -38,6 +39,39 @@ def store(at, x, there, EVEN: tl.constexpr):
         tl.store(at, x.to(at.dtype.element_ty))
     else:
         tl.store(at, x.to(at.dtype.element_ty), mask=there)
+
+
+@triton.jit
+def zero_behind_barrier():
+    """An integer 0 that no thread knows before all have asked for everything that they load before this.
+
+    What depends on it cannot be computed earlier. Else the compiler does so, puts off other loads for it, to save
+    registers, and waits for memory once more.
+    """
+    if INTERPRETED:
+        return 0
+    asm: tl.constexpr = """{
+        .reg .pred none;
+        setp.ne.u32 none, $1, $1;
+        bar.red.popc.u32 $0, 0, none;
+    }"""
+    return tl.inline_asm_elementwise(asm, "=r,r", [0], tl.int32, False, 1)
+
+
+@triton.jit
+def fetch(at, size, there):
+    """Has the second-level cache fetch `size` bytes from `at` on, where they are there; both are multiples of 16."""
+    if not INTERPRETED:
+        asm: tl.constexpr = """{
+            .reg .pred asks;
+            .reg .u32 thread;
+            mov.u32 thread, %tid.x;
+            setp.eq.u32 asks, thread, 0;
+            setp.ne.and.u32 asks, $3, 0, asks;
+            @asks cp.async.bulk.prefetch.L2.global [$1], $2;
+            mov.b32 $0, 0;
+        }"""
+        tl.inline_asm_elementwise(asm, "=r,l,r,r", [at.to(tl.int64), size, there.to(tl.int32)], tl.int32, False, 1)
 
 
 @triton.jit

@@ -11,6 +11,20 @@ import triton
 from torch import Tensor
 
 from urwkv.ops import triton_kernels as kernels
+from urwkv.ops.triton_blocks import UNKNOWN
+from urwkv.ops.triton_math import INTERPRETED
+
+AHEAD = 8 * 2**20
+"""Bytes of k and v that the cache fetches before they are read: all that an H200's programs hold of bfloat16."""
+
+CROWD = 16
+"""How many kernels whose programs wait for each other may run on a GPU at a time, in whatever streams."""
+
+REGISTERS = 2**16
+"""Of a multiprocessor, on every GPU that Triton compiles for."""
+
+HAS_FETCH = (9, 0)
+"""The compute capability from which a GPU's cache fetches what it is told to."""
 
 
 @dataclass(frozen=True)
@@ -44,16 +58,19 @@ class Tiles:
         chunk = min(16, triton.next_power_of_2(triton.cdiv(tokens, 16)))
         return cls(chunk, 16, 8, 4, 168)
 
+    @property
+    def most_registers(self) -> int:
+        """Of a program, all threads together."""
+        return (self.registers or 255) * self.warps * 32
+
     def blocks(self, tokens: int) -> int:
         return -(-tokens // (self.tokens * self.chunks))
 
     def words(self, tokens: int, channels: int) -> dict[str, Any]:
         """The kernels' compile-time arguments that all of them have."""
-        blocks = self.blocks(tokens)
         return {
             "CHANNELS": triton.cdiv(channels, self.channels),
-            "BLOCKS": blocks,
-            "POW2": triton.next_power_of_2(blocks),
+            "BLOCKS": self.blocks(tokens),
             "BLOCK": self.channels,
             "CHUNKS": self.chunks,
             "L": self.tokens,
@@ -63,34 +80,78 @@ class Tiles:
         }
 
 
+def _waits(k: Tensor, tiles: Tiles) -> bool:
+    """Whether programs wait for those of their sequence's other blocks, so that one kernel does.
+
+    A GPU starts programs in their order, so of a kernel's only those of one sequence, fewer than its blocks, can wait
+    for some that have not started. As long as CROWD such kernels leave a place free, others start, and the wait ends.
+    """
+    blocks = tiles.blocks(k.shape[2])
+    if k.device.type != "cuda" or INTERPRETED.value or blocks == 1:
+        return False
+    places = torch.cuda.get_device_properties(k.device).multi_processor_count * (REGISTERS // tiles.most_registers)
+    return blocks * CROWD <= places
+
+
+def _samples_ahead(words: dict[str, Any], k: Tensor, v: Tensor) -> int:
+    """How many samples ahead the cache fetches k and v; 0 where it does not.
+
+    It fetches whole rows, each program an equal share of a block's, where samples are not larger than twice AHEAD.
+    """
+    if k.device.type != "cuda" or torch.cuda.get_device_capability(k.device) < HAS_FETCH or not k.numel():
+        return 0
+    if not words["EVEN"] or words["CHUNKS"] * words["L"] % words["CHANNELS"]:
+        return 0
+    batch, *_, channels = k.shape
+    for x in (k, v):
+        steps = (x.data_ptr(), *(stride * x.element_size() for stride in (*x.stride()[:2], channels)))
+        if x.stride()[2:] != (channels, 1) or any(step % 16 for step in steps):
+            return 0
+    sample = sum(x[0].numel() * x.element_size() for x in (k, v))
+    ahead = max(1, round(AHEAD / sample))
+    return ahead if ahead < batch and sample <= 2 * AHEAD else 0
+
+
 @torch.library.custom_op("fedurwkv::biwkv", mutates_args=())
 def _biwkv(w: Tensor, u: Tensor, k: Tensor, v: Tensor) -> tuple[Tensor, Tensor]:
-    """y, and the blocks' own sums, (B S, blocks, 8, C), empty where a sequence is one block."""
+    """y, and what reaches each block, (B S, blocks, 6, C) float32, empty where a sequence is one block."""
     batch, scans, tokens, channels = k.shape
-    y, sums = _empty_results(k, v)
-    words = Tiles.forward(tokens, channels).words(tokens, channels)
-    grid = (words["BLOCKS"] * words["CHANNELS"], scans, batch)
+    y, carries = _empty_results(k, v)
+    tiles = Tiles.forward(tokens, channels)
+    words, wait = tiles.words(tokens, channels), _waits(k, tiles)
+    grid, ahead = (words["BLOCKS"] * words["CHANNELS"], scans, batch), _samples_ahead(words, k, v)
+    sums = _sums_of_blocks(carries, wait)
     with torch.cuda.device_of(k):  # type: ignore[no-untyped-call]  # where Triton launches
-        if words["BLOCKS"] > 1:
+        if words["BLOCKS"] > 1 and not wait:
             kernels.summarise[grid](
                 w, k, v, sums, tokens, channels, *_strides(w), *k.stride()[:2], *v.stride()[:2],
                 *k.stride()[2:], *v.stride()[2:], **words,
             )  # fmt: skip
         kernels.forward[grid](
-            w, u, k, v, y, sums, tokens, channels,
+            w, u, k, v, y, sums, carries, tokens, channels, ahead,
             *_strides(w), *_strides(u), *k.stride()[:2], *v.stride()[:2], *k.stride()[2:], *v.stride()[2:], channels,
-            **words,
+            **words, WAIT=wait, FETCH=ahead > 0,
         )  # fmt: skip
-    return y, sums
+    return y, carries
 
 
 def _empty_results(k: Tensor, v: Tensor) -> tuple[Tensor, Tensor]:
     batch, scans, tokens, channels = k.shape
     blocks = Tiles.forward(tokens, channels).blocks(tokens)
-    kept = (batch * scans, blocks, 8, channels) if blocks > 1 else (0,)
+    kept = (batch * scans, blocks, 6, channels) if blocks > 1 else (0,)
     return torch.empty(k.shape, dtype=v.dtype, device=v.device), torch.empty(
         kept, dtype=torch.float32, device=k.device
     )
+
+
+def _sums_of_blocks(carries: Tensor, wait: bool) -> Tensor:
+    """Where blocks store their own sums, (B S, blocks, 8, C) float32; UNKNOWN where programs wait for them."""
+    if carries.ndim == 1:
+        return carries
+    shape = (*carries.shape[:2], 8, carries.shape[3])
+    if wait:
+        return torch.full(shape, UNKNOWN.value, dtype=torch.int32, device=carries.device).view(torch.float32)
+    return torch.empty(shape, dtype=torch.float32, device=carries.device)
 
 
 @_biwkv.register_fake
@@ -100,20 +161,21 @@ def _(w: Tensor, u: Tensor, k: Tensor, v: Tensor) -> tuple[Tensor, Tensor]:
 
 @torch.library.custom_op("fedurwkv::biwkv_backward", mutates_args=())
 def _biwkv_backward(
-    w: Tensor, u: Tensor, k: Tensor, v: Tensor, sums: Tensor, dy: Tensor
+    w: Tensor, u: Tensor, k: Tensor, v: Tensor, carries: Tensor, dy: Tensor
 ) -> tuple[Tensor, Tensor, Tensor]:
     """dk, dv, and each block's share of dw and du, (2, B, S, blocks, C) float32."""
     batch, scans, tokens, channels = k.shape
     dk, dv, dwu = _empty_gradients(k, v)
-    gh_sums = torch.empty_like(sums)
-    words = Tiles.backward(tokens, channels).words(tokens, channels)
+    tiles = Tiles.backward(tokens, channels)
+    words, wait = tiles.words(tokens, channels), _waits(k, tiles)
     grid = (words["BLOCKS"] * words["CHANNELS"], scans, batch)
+    sums = _sums_of_blocks(carries, wait)
     with torch.cuda.device_of(k):  # type: ignore[no-untyped-call]
-        for last in (False, True) if words["BLOCKS"] > 1 else (True,):
+        for last in (False, True) if words["BLOCKS"] > 1 and not wait else (True,):
             kernels.backward[grid](
-                w, u, k, v, dy, dk, dv, dwu, sums, gh_sums, tokens, channels, batch * scans,
+                w, u, k, v, dy, dk, dv, dwu, carries, sums, tokens, channels, batch * scans,
                 *_strides(w), *_strides(u), *k.stride()[:2], *v.stride()[:2], *dy.stride()[:2],
-                *k.stride()[2:], *v.stride()[2:], *dy.stride()[2:], channels, last, **words,
+                *k.stride()[2:], *v.stride()[2:], *dy.stride()[2:], channels, last, **words, WAIT=wait,
             )  # fmt: skip
     return dk, dv, dwu
 
@@ -129,7 +191,7 @@ def _empty_gradients(k: Tensor, v: Tensor) -> tuple[Tensor, Tensor, Tensor]:
 
 
 @_biwkv_backward.register_fake
-def _(w: Tensor, u: Tensor, k: Tensor, v: Tensor, sums: Tensor, dy: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+def _(w: Tensor, u: Tensor, k: Tensor, v: Tensor, carries: Tensor, dy: Tensor) -> tuple[Tensor, Tensor, Tensor]:
     return _empty_gradients(k, v)
 
 
@@ -144,8 +206,8 @@ def _keep(ctx: Any, inputs: tuple[Tensor, ...], output: tuple[Tensor, Tensor]) -
 
 
 def _differentiate(ctx: Any, dy: Tensor, _: Tensor) -> tuple[Tensor, ...]:
-    w, u, k, v, sums = ctx.saved_tensors
-    dk, dv, dwu = _biwkv_backward(w, u, k, v, sums, dy)
+    w, u, k, v, carries = ctx.saved_tensors
+    dk, dv, dwu = _biwkv_backward(w, u, k, v, carries, dy)
     dw, du = (
         grad.sum_to_size(vector.shape).to(vector.dtype) for grad, vector in zip(dwu.sum((2, 3)), (w, u), strict=True)
     )
@@ -156,7 +218,8 @@ _biwkv.register_autograd(_differentiate, setup_context=_keep)
 
 
 def biwkv_triton(w: Tensor, u: Tensor, k: Tensor, v: Tensor) -> Tensor:
-    """Bi-WKV in one kernel for T up to 256, in two beyond; once differentiable.
+    """Bi-WKV for T up to 256 in one kernel; beyond in one whose programs wait for each other, up to some 32 tokens a
+    multiprocessor, else in two. Once differentiable. No more than CROWD may run on a GPU at a time.
 
     Exact in float32 for |decay| = |w| T up to 200 and |u| up to 40, and any keys.
 

@@ -1,4 +1,4 @@
-"""Bi-WKV for GPUs: its sums within a chunk, from chunk to chunk, and from block to block. All float32.
+"""Bi-WKV for GPUs: its sums within a chunk and from chunk to chunk. All float32.
 
 Sums are one-sided: "before" runs along the tokens, "after" against them; sums come in pairs, of (x v, x) or of
 (g, h). Within a chunk they are Horner's rule, p <- e p + x with e = exp(-w), started from nothing: its own sums.
@@ -12,15 +12,12 @@ base, so keys may lie far from zero.
 import triton
 import triton.language as tl
 
-from urwkv.ops.triton_math import INTERPRETED
+from urwkv.ops.triton_math import INTERPRETED, zero_behind_barrier
 
 LOG2E = tl.constexpr(1.4426950408889634)
 
 NOTHING = tl.constexpr(-1e30)
 """The exponent of an empty sum; finite, since the difference of two infinities is not a number."""
-
-PARTS = tl.constexpr(4)
-"""Numbers that stand for a block's sums on one side: base, m, a, b."""
 
 
 @triton.jit
@@ -39,11 +36,12 @@ def decay_of(w):
 @triton.jit
 def weigh(ks, vs, L: tl.constexpr):
     """The block's largest key, each chunk's exponent beside it, m, and x = exp(k) 2^-m and x v of the tokens."""
-    largest = ks[0]
-    for i in tl.static_range(1, L):
-        largest = tl.maximum(largest, ks[i])
     # Tokens beyond the end have k = NOTHING and weigh nothing even among themselves.
-    largest = tl.maximum(largest, NOTHING / 2)
+    # And nothing is computed before all of k and v, and dL/dy, are asked for: a barrier of the program's threads.
+    largest = tl.full(ks[0].shape, NOTHING / 2, tl.float32)
+    largest = (largest.to(tl.int32, bitcast=True) | zero_behind_barrier()).to(tl.float32, bitcast=True)
+    for i in tl.static_range(L):
+        largest = tl.maximum(largest, ks[i])
     base = tl.max(largest, 0, keep_dims=True)
     xs, xvs = (), ()
     for i in tl.static_range(L):
@@ -112,6 +110,15 @@ def now(x):
 
 
 @triton.jit
+def all_now(xs, L: tl.constexpr):
+    """A tuple of L, computed here."""
+    kept = ()
+    for i in tl.static_range(L):
+        kept = kept + (now(xs[i]),)
+    return kept
+
+
+@triton.jit
 def merge(m1, a1, b1, m2, a2, b2):
     """The sum of two pairs (m, a, b), at the larger exponent."""
     m = tl.maximum(m1, m2)
@@ -128,96 +135,41 @@ def extend(em1, ea1, eb1, m1, a1, b1, em2, ea2, eb2, m2, a2, b2):
 
 
 @triton.jit
-def outside(carry, moved, m, at_end):
-    """The carry, its exponent moved, for the chunk at that end of the block, and nothing for the others."""
-    return (
-        tl.where(at_end, carry[0] + moved, tl.full(m.shape, NOTHING, tl.float32)),
-        tl.where(at_end, carry[1], tl.zeros(m.shape, tl.float32)),
-        tl.where(at_end, carry[2], tl.zeros(m.shape, tl.float32)),
-    )
-
-
-@triton.jit
-def reaching(m, before, after, carry_before, carry_after, step, CHUNKS: tl.constexpr):
-    """What reaches each chunk from outside it: ((m, a, b) before its start, (m, a, b) after its end).
-
-    Args:
-        m: (chunks, channels), the exponent of the chunks' own sums.
-        before, after: the chunks' own sums (a, b), before their end and after their start.
-        carry_before, carry_after: (m, a, b), (1, channels), before the block's start and after its end.
-        step: (1, channels), the binary logarithm of the decay over a chunk.
-    """
-    chunk = tl.arange(0, CHUNKS)[:, None]
-    begin = outside(carry_before, -step, m, chunk == 0)
-    end = outside(carry_after, -CHUNKS * step, m, chunk == CHUNKS - 1)
-    upto = merge(begin[0], begin[1], begin[2], m + chunk * step, before[0], before[1])
-    onward = merge(end[0], end[1], end[2], m - chunk * step, after[0], after[1])
-    mb, ab, bb, _, _, _ = tl.associative_scan(begin + upto, 0, extend)
-    ma, aa, ba, _, _, _ = tl.associative_scan(end + onward, 0, extend, reverse=True)
-    return (mb - (chunk - 1) * step, ab, bb), (ma + (chunk + 1) * step, aa, ba)
-
-
-@triton.jit
-def no_carry(BLOCK: tl.constexpr):
-    """The pair (m, a, b) where nothing comes from outside the block."""
-    zero = tl.zeros((1, BLOCK), tl.float32)
+def nothing_like(x):
+    """The pair (m, a, b) of no tokens, in the shape of x."""
+    zero = tl.zeros(x.shape, tl.float32)
     return zero + NOTHING, zero, zero
 
 
 @triton.jit
-def others_sums(blocks, n, me, channel, inside, C, BLOCKS: tl.constexpr, POW2: tl.constexpr):
-    """The own sums of the blocks before `me`, then of those after it: base, m, a, b of each, (blocks, channels).
+def reaching(m, before, after, step, CHUNKS: tl.constexpr):
+    """What reaches each chunk from the others of its block: ((m, a, b) before its start, (m, a, b) after its end).
 
     Args:
-        blocks: the blocks' own sums, (sequences, blocks, 2 sides, 4, channels), float32.
+        m: (chunks, channels), the exponent of the chunks' own sums.
+        before, after: the chunks' own sums (a, b), before their end and after their start.
+        step: (1, channels), the binary logarithm of the decay over a chunk.
     """
-    other = tl.arange(0, POW2)[:, None]
-    at = blocks + (n * BLOCKS + other) * (2 * PARTS) * C + channel
-    loaded = ()
-    for side in tl.static_range(2):
-        there = inside & ((other < me) if side == 0 else ((other > me) & (other < BLOCKS)))
-        for part in tl.static_range(PARTS):
-            loaded = loaded + (tl.load(at + (side * PARTS + part) * C, mask=there, other=0.0),)
-    return loaded
-
-
-@triton.jit
-def carry_of(others, base, me, step, BLOCKS: tl.constexpr, POW2: tl.constexpr):
-    """What reaches block `me` from the others: ((m, a, b) before its start, (m, a, b) after its end).
-
-    Args:
-        base: (1, channels), what this block's exponents are relative to.
-        step: (1, channels), the binary logarithm of the decay over a block.
-    """
-    other = tl.arange(0, POW2)[:, None]
-    reached = ()
-    for side in tl.static_range(2):
-        there = (other < me) if side == 0 else ((other > me) & (other < BLOCKS))
-        between = (me - 1 - other) if side == 0 else (other - me - 1)
-        m = (others[side * PARTS] - base) * LOG2E + others[side * PARTS + 1] - between * step
-        m = tl.where(there, m, NOTHING)
-        top = tl.max(m, 0, keep_dims=True)
-        f = tl.exp2(m - top)
-        a = tl.sum(others[side * PARTS + 2] * f, 0, keep_dims=True)
-        b = tl.sum(others[side * PARTS + 3] * f, 0, keep_dims=True)
-        reached = reached + ((top, a, b),)
-    return reached
-
-
-@triton.jit
-def store_block(
-    blocks, base, n, me, channel, inside, C, m, before, after, step, BLOCKS: tl.constexpr, CHUNKS: tl.constexpr
-):
-    """The block's own sums, before its end and after its start: base, and (m, a, b) relative to it."""
-    at = blocks + (n * BLOCKS + me) * (2 * PARTS) * C + channel
     chunk = tl.arange(0, CHUNKS)[:, None]
-    for side in tl.static_range(2):
-        sums = before if side == 0 else after
-        moved = m - ((CHUNKS - 1 - chunk) if side == 0 else chunk) * step
-        top = tl.max(moved, 0, keep_dims=True)
-        f = tl.exp2(moved - top)
-        part = at + side * PARTS * C
-        tl.store(part, base, mask=inside)
-        tl.store(part + C, top, mask=inside)
-        tl.store(part + 2 * C, tl.sum(sums[0] * f, 0, keep_dims=True), mask=inside)
-        tl.store(part + 3 * C, tl.sum(sums[1] * f, 0, keep_dims=True), mask=inside)
+    empty = nothing_like(m)
+    upto, onward = (m + chunk * step, before[0], before[1]), (m - chunk * step, after[0], after[1])
+    mb, ab, bb, _, _, _ = tl.associative_scan(empty + upto, 0, extend)
+    ma, aa, ba, _, _, _ = tl.associative_scan(empty + onward, 0, extend, reverse=True)
+    return (mb - (chunk - 1) * step, ab, bb), (ma + (chunk + 1) * step, aa, ba)
+
+
+@triton.jit
+def carried(before, after, carry_before, carry_after, step, CHUNKS: tl.constexpr):
+    """The same with what comes from outside the block.
+
+    Args:
+        before, after: as from `reaching`.
+        carry_before, carry_after: (m, a, b), (1, channels), before the block's start and after its end.
+    """
+    chunk = tl.arange(0, CHUNKS)[:, None]
+    mb, ab, bb = carry_before
+    ma, aa, ba = carry_after
+    return (
+        merge(before[0], before[1], before[2], mb - chunk * step, ab, bb),
+        merge(after[0], after[1], after[2], ma - (CHUNKS - 1 - chunk) * step, aa, ba),
+    )

@@ -109,17 +109,19 @@ def compile_pairs() -> None:
 
 
 def compile_all() -> None:
-    """Every kernel as it is launched for one token, for maps of 64 and 256 pixels a side, and for long sequences."""
-    for tokens, channels in ((1, 7), (16, 256), (256, 256), (300, 256)):
+    """Every kernel as it is launched for one token, for maps of 64 and 256 pixels a side, and for long sequences, in
+    two kernels or, where programs wait for each other, in one."""
+    shapes = itertools.product(((1, 7), (16, 256), (256, 256), (300, 256)), ("fp32", "bf16"))
+    for (tokens, channels), dtype in (*shapes, ((4096, 256), "fp32")):
+        wait = tokens == 4096
         ways = (Tiles.forward, Tiles.backward)
         forward, backward = (way(tokens, channels).words(tokens, channels) for way in ways)
         assert forward["BLOCKS"] == backward["BLOCKS"]
-        for dtype in ("fp32", "bf16"):
-            check(kernels.forward, forward, channels, dtype)
-            for last in {True, tokens <= 256}:
-                check(kernels.backward, {**backward, "LAST": last}, channels, dtype)
-            if tokens > 256:
-                check(kernels.summarise, forward, channels, dtype)
+        check(kernels.forward, {**forward, "WAIT": wait, "FETCH": forward["EVEN"]}, channels, dtype)
+        for last in {True, tokens != 300}:
+            check(kernels.backward, {**backward, "WAIT": wait, "LAST": last}, channels, dtype)
+        if tokens == 300:
+            check(kernels.summarise, forward, channels, dtype)
 
 
 def compile_norms() -> None:
@@ -157,7 +159,7 @@ def compiled(kernel, words: dict, dtype: str, maps: set[str], *, divisible: bool
     for name in kernel.arg_names:
         if name in words:
             types[name] = "constexpr"
-        elif name.endswith(("_ptr", "blocks")) or name in ("parts", "means"):
+        elif name.endswith("_ptr") or name in ("blocks", "carries", "parts", "means"):
             types[name] = f"*{dtype}" if name in maps else "*fp32"
         else:
             types[name] = "fp32" if name == "eps" else "i32"

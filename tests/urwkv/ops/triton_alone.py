@@ -5,6 +5,7 @@ import sys
 import numpy as np
 import pytest
 import torch
+import triton
 import triton.language as tl
 from triton.runtime import interpreter
 
@@ -29,7 +30,8 @@ from tests.urwkv.ops.test_triton_scan import assert_near_reference, inputs, pois
 from urwkv.ops import (
     gpu,
 )
-from urwkv.ops.triton_scan import biwkv_triton
+from urwkv.ops.triton_blocks import UNKNOWN, store_block
+from urwkv.ops.triton_scan import Tiles, biwkv_triton
 
 
 def operator(w, u, k, v):
@@ -47,6 +49,30 @@ def interpret() -> None:
         k[0, :, 20] += 2000
         k, v, dy = (tensor.transpose(1, 3).contiguous().transpose(1, 3) for tensor in (k + 1e4, v, dy))
         assert_near_reference(operator, [w, u, k, v, dy], 1e-4)
+
+
+def interpret_blocks() -> None:
+    """More blocks of a sequence than chunks of a block, with blocks of eight tokens; and the one thing not stored."""
+    with pytest.MonkeyPatch.context() as patch:
+        poisoned(patch)
+        for way in ("forward", "backward"):
+            patch.setattr(Tiles, way, staticmethod(lambda *_: Tiles(4, 2, 8, 2)))
+        for tokens in (9, 53):
+            assert_near_reference(operator, inputs(tokens, 10.0, 3.0, channels=9), 1e-5)
+    bits = torch.tensor([-1, 0x7FC00000, 0x3F800000, 0], dtype=torch.int32)
+    found = torch.empty(1, 1, 8, 4)
+    store_one[(1,)](bits.view(torch.float32), found)
+    assert torch.equal(
+        found[0, 0, 0].view(torch.int32), torch.tensor([UNKNOWN.value - 1, *bits[1:]], dtype=torch.int32)
+    )
+
+
+@triton.jit
+def store_one(base_ptr, blocks):
+    """A block's sums, of which all but the base are zero."""
+    channel, zero = tl.arange(0, 4)[None, :], tl.zeros((2, 4), tl.float32)
+    base, step = tl.load(base_ptr + channel), tl.zeros((1, 4), tl.float32)
+    store_block(blocks, base, 0, 0, channel, channel < 4, 4, zero, (zero, zero), (zero, zero), step, 1, 2)
 
 
 def mend_interpreter() -> None:
@@ -75,6 +101,7 @@ if __name__ == "__main__":
         "interpret": (
             mend_interpreter,
             interpret,
+            interpret_blocks,
             interpret_normal,
             interpret_norms,
             interpret_steps,

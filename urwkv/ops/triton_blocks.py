@@ -1,0 +1,115 @@
+"""Bi-WKV for GPUs: its sums from block to block, where a sequence is longer than a block. All float32.
+
+The blocks' own sums are stored, and a block's program makes what reaches it of all the others'. Either a kernel has
+stored them before, or programs that run beside this one do, and it waits for them: then nothing is read twice.
+"""
+
+import triton
+import triton.language as tl
+
+from urwkv.ops.triton_sums import LOG2E, NOTHING, merge, nothing_like
+
+UNKNOWN = tl.constexpr(-1)
+"""The bits of a sum that its program has yet to store: those of something that is not a number."""
+
+PARTS = tl.constexpr(4)
+"""Numbers that stand for a block's own sums on one side: base, m, a, b."""
+
+
+@triton.jit
+def others_sums(blocks, n, me, channel, inside, C, BLOCKS: tl.constexpr, CHUNKS: tl.constexpr):
+    """The own sums of the blocks before `me`, then of those after it: base, m, a and b of each, and 0 elsewhere.
+
+    Tensors are (CHUNKS, channels), a block a row, which lie in threads as those of chunks do; after CHUNKS blocks
+    come the next.
+
+    Args:
+        blocks: the blocks' own sums, (sequences, blocks, 2 sides, 4, channels), float32.
+    """
+    loaded = ()
+    for i in tl.static_range((BLOCKS + CHUNKS - 1) // CHUNKS):
+        other = i * CHUNKS + tl.arange(0, CHUNKS)[:, None]
+        at = blocks + (n * BLOCKS + other) * (2 * PARTS) * C + channel
+        for side in tl.static_range(2):
+            there = inside & ((other < me) if side == 0 else ((other > me) & (other < BLOCKS)))
+            for part in tl.static_range(PARTS):
+                loaded = loaded + (tl.load(at + (side * PARTS + part) * C, mask=there, other=0.0, volatile=True),)
+    return loaded
+
+
+@triton.jit
+def _some_unknown(loaded):
+    missing = tl.zeros(loaded[0].shape, tl.int32)
+    for i in tl.static_range(len(loaded)):
+        missing = missing | (loaded[i].to(tl.int32, bitcast=True) == UNKNOWN).to(tl.int32)
+    return tl.max(tl.max(missing, 1), 0) > 0
+
+
+@triton.jit
+def awaited_sums(blocks, n, me, channel, inside, C, BLOCKS: tl.constexpr, CHUNKS: tl.constexpr):
+    """The same as soon as their programs, which must run meanwhile, have stored them.
+
+    All sums were UNKNOWN before the kernel. Each number is known by itself, so the order in which other programs'
+    stores are seen does not matter; and this program's own are issued, barriers between, before it begins to wait.
+    """
+    loaded = others_sums(blocks, n, me, channel, inside, C, BLOCKS, CHUNKS)
+    while _some_unknown(loaded):
+        loaded = others_sums(blocks, n, me, channel, inside, C, BLOCKS, CHUNKS)
+    return loaded
+
+
+@triton.jit
+def carry_of(others, base, me, step, BLOCKS: tl.constexpr, CHUNKS: tl.constexpr):
+    """What reaches block `me` from the others: ((m, a, b) before its start, (m, a, b) after its end).
+
+    Args:
+        base: (1, channels), what this block's exponents are relative to.
+        step: (1, channels), the binary logarithm of the decay over a block.
+    """
+    reached = ()
+    for side in tl.static_range(2):
+        m, a, b = nothing_like(others[0])
+        for i in tl.static_range((BLOCKS + CHUNKS - 1) // CHUNKS):
+            other = i * CHUNKS + tl.arange(0, CHUNKS)[:, None]
+            there = (other < me) if side == 0 else ((other > me) & (other < BLOCKS))
+            between = (me - 1 - other) if side == 0 else (other - me - 1)
+            its = others[(2 * i + side) * PARTS : (2 * i + side + 1) * PARTS]
+            its_m = tl.where(there, (its[0] - base) * LOG2E + its[1] - between * step, NOTHING)
+            m, a, b = merge(m, a, b, its_m, its[2], its[3])
+        reached = reached + (tl.reduce((m, a, b), 0, merge, keep_dims=True),)
+    return reached
+
+
+@triton.jit
+def store_carry(carries, n, me, channel, inside, C, before, after, BLOCKS: tl.constexpr):
+    """What reaches block `me` from the others, as from `carry_of`, in carries: (sequences, blocks, 6, channels)."""
+    at, carry = carries + (n * BLOCKS + me) * 6 * C + channel, before + after
+    for part in tl.static_range(6):
+        tl.store(at + part * C, carry[part], mask=inside)
+
+
+@triton.jit
+def load_carry(carries, n, me, channel, inside, C, BLOCKS: tl.constexpr):
+    """What `store_carry` has stored."""
+    at, carry = carries + (n * BLOCKS + me) * 6 * C + channel, ()
+    for part in tl.static_range(6):
+        carry = carry + (tl.load(at + part * C, mask=inside, other=0.0),)
+    return carry[:3], carry[3:]
+
+
+@triton.jit
+def store_block(
+    blocks, base, n, me, channel, inside, C, m, before, after, step, BLOCKS: tl.constexpr, CHUNKS: tl.constexpr
+):
+    """The block's own sums, before its end and after its start: base, and (m, a, b) relative to it."""
+    at = blocks + (n * BLOCKS + me) * (2 * PARTS) * C + channel
+    chunk = tl.arange(0, CHUNKS)[:, None]
+    for side in tl.static_range(2):
+        sums = before if side == 0 else after
+        moved = m - ((CHUNKS - 1 - chunk) if side == 0 else chunk) * step
+        pair = tl.reduce((moved, sums[0], sums[1]), 0, merge, keep_dims=True)
+        parts = (base,) + pair
+        for part in tl.static_range(PARTS):
+            bits = parts[part].to(tl.int32, bitcast=True)
+            known = tl.where(bits == UNKNOWN, UNKNOWN - 1, bits).to(tl.float32, bitcast=True)
+            tl.store(at + (side * PARTS + part) * C, known, mask=inside)
