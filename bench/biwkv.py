@@ -13,10 +13,11 @@ import multiprocessing
 import statistics
 import sys
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from concurrent.futures import ProcessPoolExecutor
 from functools import partial
 from pathlib import Path
+from unittest import mock
 
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
@@ -71,20 +72,13 @@ def compile_for(shape: tuple[int, ...], dtype: torch.dtype, way: str = "", cut: 
     return ""
 
 
-@contextlib.contextmanager
-def using(way: str, cut: object) -> Iterator[None]:
+def using(way: str, cut: object) -> contextlib.AbstractContextManager[object]:
     """Inside, that way's kernels cut their work so; None: as usual."""
     if cut is None:
-        yield
-        return
+        return contextlib.nullcontext()
     from urwkv.ops.triton_scan import Tiles
 
-    usual = getattr(Tiles, way)
-    setattr(Tiles, way, staticmethod(lambda tokens, channels: cut))
-    try:
-        yield
-    finally:
-        setattr(Tiles, way, usual)
+    return mock.patch.object(Tiles, way, staticmethod(lambda tokens, channels: cut))
 
 
 def compile_side_by_side(jobs: list[tuple]) -> list[str]:
@@ -162,7 +156,8 @@ def on_gpu() -> bool:
 
 
 def tune() -> None:
-    """Other cuts of the work, a way, a dtype and a shape at a time."""
+    """Other cuts of the work, a way, a dtype and a shape at a time; then other fetching, and two kernels for one."""
+    from urwkv.ops import triton_scan
     from urwkv.ops.triton_scan import Tiles
 
     cuts = {
@@ -183,6 +178,15 @@ def tune() -> None:
         with using(way, cut):
             taken = failure or f"{forward_and_backward(SHAPES[name], dtype)[way]():.4f} ms"
         print(f"{NAMES[dtype]} {name}, {way}, {cut}: {taken}", flush=True)
+    for megabytes, (name, dtype) in itertools.product((4, 8, 16, 2**30), itertools.product(SHAPES, NAMES)):
+        with mock.patch.object(triton_scan, "AHEAD", megabytes * 2**20):
+            taken = forward_and_backward(SHAPES[name], dtype)["forward"]()
+        words = f"{megabytes} MB fetched ahead" if megabytes < 2**30 else "nothing fetched"
+        print(f"{NAMES[dtype]} {name}, forward, {words}: {taken:.4f} ms", flush=True)
+    with mock.patch.object(triton_scan, "CROWD", 2**30):
+        for dtype, way in itertools.product(NAMES, cuts):
+            taken = forward_and_backward(SHAPES["(8, 4096, 256)"], dtype)[way]()
+            print(f"{NAMES[dtype]} (8, 4096, 256), {way}, in two kernels: {taken:.4f} ms", flush=True)
 
 
 def on_cpu() -> None:
@@ -216,7 +220,7 @@ def on_cpu() -> None:
 if __name__ == "__main__":
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--device", choices=("cuda", "cpu"), default="cuda" if torch.cuda.is_available() else "cpu")
-    parser.add_argument("--tune", action="store_true", help="try other cuts of the kernels' work, instead")
+    parser.add_argument("--tune", action="store_true", help="time other forms of the kernels, instead")
     words = parser.parse_args()
     if words.device == "cpu":
         on_cpu()

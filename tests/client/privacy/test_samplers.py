@@ -199,23 +199,27 @@ ON_DEVICES = [("small", "cpu"), *(pytest.param(each, "cuda", marks=pytest.mark.g
 def test_bf16_forward_leaves_float32_gradients_as_near_as_the_plain_backward_pass(
     variant: Any, device: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Against float32, whose convolutions would be in TF32 on a GPU."""
+    """Against float32, whose convolutions would be in TF32 on a GPU; over three networks, for rounding is chance."""
     monkeypatch.setattr(torch.backends.cudnn, "allow_tf32", False)
-    torch.manual_seed(0)
-    model = URWKV(variant=variant, norm="group").to(device, memory_format=torch.channels_last)
     images, masks = (tensor.to(device) for tensor in data(4))
-    exact = by_loop(model, images, masks)
-    plain = by_loop(model, images, masks, bf16=True)
-    ours = by_hooks(model, images, masks, bf16=True)
-    assert all(grads.dtype == torch.float32 for grads in ours.values())
+    off = {"ours": 0.0, "plain": 0.0}
+    for seed in range(3):
+        torch.manual_seed(seed)
+        model = URWKV(variant=variant, norm="group").to(device, memory_format=torch.channels_last)
+        exact = by_loop(model, images, masks)
+        size = sum(want.square().sum() for want in exact.values())
 
-    def distance(grads: Gradients) -> float:
-        gap = sum((grads[name] - exact[name]).square().sum() for name in exact)
-        return float((gap / sum(want.square().sum() for want in exact.values())).sqrt())
+        def distance(grads: Gradients, exact: Gradients = exact, size: Any = size) -> float:
+            gap = sum((grads[name] - exact[name]).square().sum() for name in exact)
+            return float((gap / size).sqrt())
 
-    assert distance(by_hooks(model, images, masks)) < 1e-3
-    assert distance(ours) < 1.05 * distance(plain)
-    assert distance(ours) < 0.1
+        ours = by_hooks(model, images, masks, bf16=True)
+        assert all(grads.dtype == torch.float32 for grads in ours.values())
+        assert distance(by_hooks(model, images, masks)) < 1e-3
+        off["ours"] += distance(ours) / 3
+        off["plain"] += distance(by_loop(model, images, masks, bf16=True)) / 3
+    assert off["ours"] < 1.05 * off["plain"]
+    assert off["ours"] < 0.1
 
 
 @pytest.mark.gpu
