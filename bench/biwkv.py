@@ -39,8 +39,6 @@ AIMS = {
     ("(8, 4096, 256)", torch.float32, "backward"): Aim("1.00 ms", "0.08 ms", "0.04 ms"),
     ("(512, 256, 256)", torch.bfloat16, "forward"): Aim("", "65 % of copy", "80 % of copy"),
 }
-REPEAT = 100
-"""Times that a kernel is measured: the first run before the GPU's clock is at its height."""
 NAMES = {torch.float32: "fp32", torch.bfloat16: "bf16"}
 
 
@@ -106,8 +104,7 @@ def forward_and_backward(shape: tuple[int, ...], dtype: torch.dtype) -> dict[str
     def forward() -> float:
         *leaves, _ = tensors(shape, dtype, "cuda")
         with torch.no_grad():
-            work = capture(lambda: biwkv(*leaves, backend="triton")).replay
-            return gpu_milliseconds(work, REPEAT, cold=True)
+            return gpu_milliseconds(capture(lambda: biwkv(*leaves, backend="triton")).replay, cold=True)
 
     def backward() -> float:
         *leaves, dy = tensors(shape, dtype, "cuda")
@@ -121,7 +118,7 @@ def forward_and_backward(shape: tuple[int, ...], dtype: torch.dtype) -> dict[str
             graph = torch.cuda.CUDAGraph()
             with torch.cuda.graph(graph, stream=stream):
                 work()
-        return gpu_milliseconds(graph.replay, REPEAT, cold=True)
+        return gpu_milliseconds(graph.replay, cold=True)
 
     return {"forward": forward, "backward": backward}
 

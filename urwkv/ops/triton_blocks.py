@@ -15,6 +15,15 @@ UNKNOWN = tl.constexpr(-1)
 PARTS = tl.constexpr(4)
 """Numbers that stand for a block's own sums on one side: base, m, a, b."""
 
+CARRY = tl.constexpr(6)
+"""Numbers that stand for what reaches a block: m, a and b before its start, and after its end."""
+
+
+@triton.jit
+def _on_side(other, me, side: tl.constexpr, BLOCKS: tl.constexpr):
+    """Whether blocks lie before `me` (side 0), or after it (side 1)."""
+    return (other < me) if side == 0 else ((other > me) & (other < BLOCKS))
+
 
 @triton.jit
 def others_sums(blocks, n, me, channel, inside, C, BLOCKS: tl.constexpr, CHUNKS: tl.constexpr):
@@ -31,7 +40,7 @@ def others_sums(blocks, n, me, channel, inside, C, BLOCKS: tl.constexpr, CHUNKS:
         other = i * CHUNKS + tl.arange(0, CHUNKS)[:, None]
         at = blocks + (n * BLOCKS + other) * (2 * PARTS) * C + channel
         for side in tl.static_range(2):
-            there = inside & ((other < me) if side == 0 else ((other > me) & (other < BLOCKS)))
+            there = inside & _on_side(other, me, side, BLOCKS)
             for part in tl.static_range(PARTS):
                 loaded = loaded + (tl.load(at + (side * PARTS + part) * C, mask=there, other=0.0, volatile=True),)
     return loaded
@@ -71,10 +80,11 @@ def carry_of(others, base, me, step, BLOCKS: tl.constexpr, CHUNKS: tl.constexpr)
         m, a, b = nothing_like(others[0])
         for i in tl.static_range((BLOCKS + CHUNKS - 1) // CHUNKS):
             other = i * CHUNKS + tl.arange(0, CHUNKS)[:, None]
-            there = (other < me) if side == 0 else ((other > me) & (other < BLOCKS))
             between = (me - 1 - other) if side == 0 else (other - me - 1)
             its = others[(2 * i + side) * PARTS : (2 * i + side + 1) * PARTS]
-            its_m = tl.where(there, (its[0] - base) * LOG2E + its[1] - between * step, NOTHING)
+            its_m = tl.where(
+                _on_side(other, me, side, BLOCKS), (its[0] - base) * LOG2E + its[1] - between * step, NOTHING
+            )
             m, a, b = merge(m, a, b, its_m, its[2], its[3])
         reached = reached + (tl.reduce((m, a, b), 0, merge, keep_dims=True),)
     return reached
@@ -83,16 +93,16 @@ def carry_of(others, base, me, step, BLOCKS: tl.constexpr, CHUNKS: tl.constexpr)
 @triton.jit
 def store_carry(carries, n, me, channel, inside, C, before, after, BLOCKS: tl.constexpr):
     """What reaches block `me` from the others, as from `carry_of`, in carries: (sequences, blocks, 6, channels)."""
-    at, carry = carries + (n * BLOCKS + me) * 6 * C + channel, before + after
-    for part in tl.static_range(6):
+    at, carry = carries + (n * BLOCKS + me) * CARRY * C + channel, before + after
+    for part in tl.static_range(CARRY):
         tl.store(at + part * C, carry[part], mask=inside)
 
 
 @triton.jit
 def load_carry(carries, n, me, channel, inside, C, BLOCKS: tl.constexpr):
     """What `store_carry` has stored."""
-    at, carry = carries + (n * BLOCKS + me) * 6 * C + channel, ()
-    for part in tl.static_range(6):
+    at, carry = carries + (n * BLOCKS + me) * CARRY * C + channel, ()
+    for part in tl.static_range(CARRY):
         carry = carry + (tl.load(at + part * C, mask=inside, other=0.0),)
     return carry[:3], carry[3:]
 

@@ -11,7 +11,7 @@ import triton
 from torch import Tensor
 
 from urwkv.ops import triton_kernels as kernels
-from urwkv.ops.triton_blocks import UNKNOWN
+from urwkv.ops.triton_blocks import CARRY, PARTS, UNKNOWN
 from urwkv.ops.triton_math import INTERPRETED
 
 AHEAD = 8 * 2**20
@@ -138,7 +138,7 @@ def _biwkv(w: Tensor, u: Tensor, k: Tensor, v: Tensor) -> tuple[Tensor, Tensor]:
 def _empty_results(k: Tensor, v: Tensor) -> tuple[Tensor, Tensor]:
     batch, scans, tokens, channels = k.shape
     blocks = Tiles.forward(tokens, channels).blocks(tokens)
-    kept = (batch * scans, blocks, 6, channels) if blocks > 1 else (0,)
+    kept = (batch * scans, blocks, CARRY.value, channels) if blocks > 1 else (0,)
     return torch.empty(k.shape, dtype=v.dtype, device=v.device), torch.empty(
         kept, dtype=torch.float32, device=k.device
     )
@@ -148,7 +148,7 @@ def _sums_of_blocks(carries: Tensor, wait: bool) -> Tensor:
     """Where blocks store their own sums, (B S, blocks, 8, C) float32; UNKNOWN where programs wait for them."""
     if carries.ndim == 1:
         return carries
-    shape = (*carries.shape[:2], 8, carries.shape[3])
+    shape = (*carries.shape[:2], 2 * PARTS.value, carries.shape[3])
     if wait:
         return torch.full(shape, UNKNOWN.value, dtype=torch.int32, device=carries.device).view(torch.float32)
     return torch.empty(shape, dtype=torch.float32, device=carries.device)

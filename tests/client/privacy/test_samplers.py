@@ -202,22 +202,21 @@ def test_bf16_forward_leaves_float32_gradients_as_near_as_the_plain_backward_pas
     """Against float32, whose convolutions would be in TF32 on a GPU; over three networks, for rounding is chance."""
     monkeypatch.setattr(torch.backends.cudnn, "allow_tf32", False)
     images, masks = (tensor.to(device) for tensor in data(4))
+
+    def distance(grads: Gradients, exact: Gradients) -> float:
+        gap = sum((grads[name] - exact[name]).square().sum() for name in exact)
+        return float((gap / sum(want.square().sum() for want in exact.values())).sqrt())
+
     off = {"ours": 0.0, "plain": 0.0}
     for seed in range(3):
         torch.manual_seed(seed)
         model = URWKV(variant=variant, norm="group").to(device, memory_format=torch.channels_last)
         exact = by_loop(model, images, masks)
-        size = sum(want.square().sum() for want in exact.values())
-
-        def distance(grads: Gradients, exact: Gradients = exact, size: Any = size) -> float:
-            gap = sum((grads[name] - exact[name]).square().sum() for name in exact)
-            return float((gap / size).sqrt())
-
         ours = by_hooks(model, images, masks, bf16=True)
         assert all(grads.dtype == torch.float32 for grads in ours.values())
-        assert distance(by_hooks(model, images, masks)) < 1e-3
-        off["ours"] += distance(ours) / 3
-        off["plain"] += distance(by_loop(model, images, masks, bf16=True)) / 3
+        assert distance(by_hooks(model, images, masks), exact) < 1e-3
+        off["ours"] += distance(ours, exact) / 3
+        off["plain"] += distance(by_loop(model, images, masks, bf16=True), exact) / 3
     assert off["ours"] < 1.05 * off["plain"]
     assert off["ours"] < 0.1
 
