@@ -76,7 +76,7 @@ def using(way: str, cut: object) -> contextlib.AbstractContextManager[object]:
         return contextlib.nullcontext()
     from urwkv.ops.triton_scan import Tiles
 
-    return mock.patch.object(Tiles, way, staticmethod(lambda tokens, channels: cut))
+    return mock.patch.object(Tiles, way, staticmethod(lambda *_: cut))
 
 
 def compile_side_by_side(jobs: list[tuple]) -> list[str]:

@@ -2,6 +2,7 @@
 
 A sequence is cut into blocks, a block into chunks of L consecutive tokens. One program computes a block for some
 channels: a tensor here is (chunks, channels), and a tuple of L of them holds every token, so nothing is read twice.
+A chunk's own sums come first, then what reaches it from others, then all sums once more, from that on.
 `urwkv.ops.triton_sums` says how sums cross chunks, `urwkv.ops.triton_blocks` how they cross blocks.
 
 With every pair of tokens counted once at each token between them, dw = -e dL/de: a sum that comes through a whole
@@ -16,21 +17,23 @@ from urwkv.ops.triton_math import fetch, invert
 from urwkv.ops.triton_sums import (
     LOG2E,
     NOTHING,
-    all_now,
     around,
     carried,
-    combine,
     decay_of,
     now,
-    own_sums,
-    powers_of,
+    passing,
     reaching,
-    slope_of,
+    scaled,
+    slopes,
+    sums_at,
+    times,
+    total,
+    totals,
     weigh,
 )
 
 UNSPECIALISED = [
-    *("T", "C", "N", "ahead", "w_b", "w_c", "u_b", "u_c"),
+    *("T", "N", "ahead", "w_b", "w_c", "u_b", "u_c"),
     *("k_b", "k_s", "v_b", "v_s", "dy_b", "dy_s"),
 ]
 """Integers of the kernels that are no reason to compile them anew, whatever their values."""
@@ -88,8 +91,8 @@ def _store(base, first, T, inside, tokens, stride: tl.constexpr, L: tl.constexpr
 
 @triton.jit(do_not_specialize=UNSPECIALISED)
 def summarise(
-    w_ptr, k_ptr, v_ptr, blocks, T, C, w_b, w_c, k_b, k_s, v_b, v_s,
-    k_t: tl.constexpr, k_c: tl.constexpr, v_t: tl.constexpr, v_c: tl.constexpr,
+    w_ptr, k_ptr, v_ptr, blocks, T, w_b, w_c, k_b, k_s, v_b, v_s,
+    k_t: tl.constexpr, k_c: tl.constexpr, v_t: tl.constexpr, v_c: tl.constexpr, C: tl.constexpr,
     CHANNELS: tl.constexpr, BLOCKS: tl.constexpr, BLOCK: tl.constexpr, CHUNKS: tl.constexpr, L: tl.constexpr,
     EVEN: tl.constexpr,
 ):  # fmt: skip
@@ -99,17 +102,18 @@ def summarise(
     w = tl.load(w_ptr + b * w_b + channel * w_c, mask=inside, other=0.0).to(tl.float32)
     ks = _load(k_ptr + b * k_b + s * k_s + channel * k_c, first, T, inside, NOTHING, k_t, L, EVEN)
     vs = _load(v_ptr + b * v_b + s * v_s + channel * v_c, first, T, inside, 0.0, v_t, L, EVEN)
-    e, zero, step = decay_of(w), tl.zeros((CHUNKS, BLOCK), tl.float32), w * (L * LOG2E)
-    base, m, xs, xvs = weigh(ks, vs, L)
-    before = own_sums(xvs, e, zero, L, False)[1], own_sums(xs, e, zero, L, False)[1]
-    after = own_sums(xvs, e, zero, L, True)[1], own_sums(xs, e, zero, L, True)[1]
-    store_block(blocks, base, n, me, channel, inside, C, m, before, after, step, BLOCKS, CHUNKS)
+    e, step = decay_of(w), w * (L * LOG2E)
+    base, m, xs = weigh(ks, L)
+    own_before, own_after = totals(times(xs, vs, L), xs, e, L)
+    before, after = reaching(m, own_before, own_after, step, CHUNKS)
+    before, after = passing(before, m, own_before, step), passing(after, m, own_after, step)
+    store_block(blocks, base, n, me, channel, inside, C, before, after, BLOCKS, CHUNKS)
 
 
 @triton.jit(do_not_specialize=UNSPECIALISED)
 def forward(
-    w_ptr, u_ptr, k_ptr, v_ptr, y_ptr, blocks, carries, T, C, ahead, w_b, w_c, u_b, u_c, k_b, k_s, v_b, v_s,
-    k_t: tl.constexpr, k_c: tl.constexpr, v_t: tl.constexpr, v_c: tl.constexpr, y_t: tl.constexpr,
+    w_ptr, u_ptr, k_ptr, v_ptr, y_ptr, blocks, carries, T, ahead, w_b, w_c, u_b, u_c, k_b, k_s, v_b, v_s,
+    k_t: tl.constexpr, k_c: tl.constexpr, v_t: tl.constexpr, v_c: tl.constexpr, C: tl.constexpr,
     CHANNELS: tl.constexpr, BLOCKS: tl.constexpr, BLOCK: tl.constexpr, CHUNKS: tl.constexpr, L: tl.constexpr,
     EVEN: tl.constexpr, WAIT: tl.constexpr, FETCH: tl.constexpr,
 ):  # fmt: skip
@@ -117,7 +121,7 @@ def forward(
 
     Args:
         w_ptr, u_ptr: (1 or B, C). k_ptr, v_ptr: (B, S, T, C). x_b, x_s, x_t and x_c: the strides of x;
-            y is contiguous, so y_t is C.
+            y is contiguous, so C is C.
         blocks: the blocks' own sums; carries: what reaches each block, which is stored for `backward`. Of no meaning
             where a sequence is one block.
         ahead: the samples from what this reads to what it has the cache FETCH.
@@ -132,44 +136,40 @@ def forward(
     w = tl.load(w_ptr + b * w_b + channel * w_c, mask=inside, other=0.0).to(tl.float32)
     u = tl.load(u_ptr + b * u_b + channel * u_c, mask=inside, other=0.0).to(tl.float32)
     if BLOCKS > 1 and not WAIT:
-        others = others_sums(blocks, n, me, channel, inside, C, BLOCKS, CHUNKS)
+        theirs = others_sums(blocks, n, me, channel, inside, C, BLOCKS, CHUNKS)
     ks = _load(k_ptr + b * k_b + s * k_s + channel * k_c, first, T, inside, NOTHING, k_t, L, EVEN)
     vs = _load(v_ptr + b * v_b + s * v_s + channel * v_c, first, T, inside, 0.0, v_t, L, EVEN)
-    e, own, zero, step = decay_of(w), tl.exp(u), tl.zeros((CHUNKS, BLOCK), tl.float32), w * (L * LOG2E)
-    base, m, xs, xvs = weigh(ks, vs, L)
+    e, own, step = decay_of(w), tl.exp(u), w * (L * LOG2E)
+    base, m, xs = weigh(ks, L)
+    xvs = times(xs, vs, L)
     if FETCH:
         _fetch(k_ptr, b, s, ahead, k_b, k_s, k_t, CHUNKS * L // CHANNELS)
         _fetch(v_ptr, b, s, ahead, v_b, v_s, v_t, CHUNKS * L // CHANNELS)
-    sums_v, all_before_v, all_after_v = around(xvs, own, e, zero, L)
-    sums_1, all_before_1, all_after_1 = around(xs, own, e, zero, L)
-    all_before, all_after = (all_before_v, all_before_1), (all_after_v, all_after_1)
+    own_before, own_after = totals(xvs, xs, e, L)
+    before, after = reaching(m, own_before, own_after, step, CHUNKS)
     if WAIT:
-        sums_v, sums_1 = all_now(sums_v, L), all_now(sums_1, L)
-        store_block(blocks, base, n, me, channel, inside, C, m, all_before, all_after, step, BLOCKS, CHUNKS)
-    before, after = reaching(m, all_before, all_after, step, CHUNKS)
-    if WAIT:
-        others = awaited_sums(blocks, n, me, channel, inside, C, BLOCKS, CHUNKS)
+        out_before, out_after = passing(before, m, own_before, step), passing(after, m, own_after, step)
+        store_block(blocks, base, n, me, channel, inside, C, out_before, out_after, BLOCKS, CHUNKS)
+        theirs = awaited_sums(blocks, n, me, channel, inside, C, BLOCKS, CHUNKS)
     if BLOCKS > 1:
-        carry_before, carry_after = carry_of(others, base, me, CHUNKS * step, BLOCKS, CHUNKS)
+        carry_before, carry_after = carry_of(theirs, base, me, CHUNKS * step, BLOCKS, CHUNKS)
         store_carry(carries, n, me, channel, inside, C, carry_before, carry_after, BLOCKS)
         before, after = carried(before, after, carry_before, carry_after, step, CHUNKS)
     top = tl.maximum(m, tl.maximum(before[0], after[0]))
-    fx, fb, fa = tl.exp2(m - top), tl.exp2(before[0] - top), tl.exp2(after[0] - top)
-    bv, b1, av, a1 = before[1] * fb, before[2] * fb, after[1] * fa, after[2] * fa
-    powers, ys = powers_of(e, L), ()
+    f, before, after, ys = tl.exp2(m - top), sums_at(top, before), sums_at(top, after), ()
+    sums_1 = around(scaled(xs, f, L), own, e, before[1], after[1], L)
+    sums_v = around(scaled(xvs, f, L), own, e, before[0], after[0], L)
     for i in tl.static_range(L):
-        up, down = powers[i], powers[L - 1 - i]
-        weight = combine(sums_1[i], fx, b1, up, a1, down)
-        ys = ys + (combine(sums_v[i], fx, bv, up, av, down) * invert(weight),)
-    _store(y_ptr + n * T * y_t + channel, first, T, inside, ys, y_t, L, EVEN)
+        ys = ys + (sums_v[i] * invert(sums_1[i]),)
+    _store(y_ptr + n * T * C + channel, first, T, inside, ys, C, L, EVEN)
 
 
 @triton.jit(do_not_specialize=UNSPECIALISED)
 def backward(
-    w_ptr, u_ptr, k_ptr, v_ptr, dy_ptr, dk_ptr, dv_ptr, dwu_ptr, carries, blocks, T, C, N,
+    w_ptr, u_ptr, k_ptr, v_ptr, dy_ptr, dk_ptr, dv_ptr, dwu_ptr, carries, blocks, T, N,
     w_b, w_c, u_b, u_c, k_b, k_s, v_b, v_s, dy_b, dy_s,
     k_t: tl.constexpr, k_c: tl.constexpr, v_t: tl.constexpr, v_c: tl.constexpr,
-    dy_t: tl.constexpr, dy_c: tl.constexpr, y_t: tl.constexpr, LAST: tl.constexpr,
+    dy_t: tl.constexpr, dy_c: tl.constexpr, C: tl.constexpr, LAST: tl.constexpr,
     CHANNELS: tl.constexpr, BLOCKS: tl.constexpr, BLOCK: tl.constexpr, CHUNKS: tl.constexpr, L: tl.constexpr,
     EVEN: tl.constexpr, WAIT: tl.constexpr,
 ):  # fmt: skip
@@ -188,83 +188,79 @@ def backward(
     vs = _load(v_ptr + b * v_b + s * v_s + channel * v_c, first, T, inside, 0.0, v_t, L, EVEN)
     dys = _load(dy_ptr + b * dy_b + s * dy_s + channel * dy_c, first, T, inside, 0.0, dy_t, L, EVEN)
     e, own, zero, step = decay_of(w), tl.exp(u), tl.zeros((CHUNKS, BLOCK), tl.float32), w * (L * LOG2E)
-    base, m, xs, xvs = weigh(ks, vs, L)
-    powers = powers_of(e, L)
-
-    before_v, all_before_v = own_sums(xvs, e, zero, L, False)
-    before_1, all_before_1 = own_sums(xs, e, zero, L, False)
-    after_v, all_after_v = own_sums(xvs, e, zero, L, True)
-    after_1, all_after_1 = own_sums(xs, e, zero, L, True)
-    after_v_by_e, after_1_by_e = now(slope_of(after_v, e, zero, L)), now(slope_of(after_1, e, zero, L))
-    before, after = reaching(m, (all_before_v, all_before_1), (all_after_v, all_after_1), step, CHUNKS)
+    base, m, xs = weigh(ks, L)
+    xvs = times(xs, vs, L)
+    own_before, own_after = totals(xvs, xs, e, L)
+    before_by_e, after_by_e = slopes(xvs, xs, e, L)
+    before, after = reaching(m, own_before, own_after, step, CHUNKS)
     if BLOCKS > 1:
         before, after = carried(before, after, carry_before, carry_after, step, CHUNKS)
     top = tl.maximum(m, tl.maximum(before[0], after[0]))
-    fx, fb, fa = tl.exp2(m - top), tl.exp2(before[0] - top), tl.exp2(after[0] - top)
-    bv, b1, av, a1 = before[1] * fb, before[2] * fb, after[1] * fa, after[2] * fa
-    own_fx = own * fx
+    f = tl.exp2(m - top)
+    before_v, before_1 = sums_at(top, before)
+    after_v, after_1 = sums_at(top, after)
 
-    # Along the tokens: g and z = v g + h at the exponent -top (a token's own share cancels in z), their sums before
-    # each token, and every product of two tokens of the chunk that dw needs; then their sums against the tokens.
-    gs, zs, sums_g, sums_h, within = (), (), (), (), zero
-    upto_g, upto_h = zero, zero
-    before_v_by_e, before_1_by_e, before_g_by_e, before_h_by_e = zero, zero, zero, zero
+    # Against the tokens, the sums after each.
+    afters_v, afters_1 = (), ()
+    for i in tl.static_range(L - 1, -1, -1):
+        x = xs[i] * f
+        afters_v, afters_1 = (after_v,) + afters_v, (after_1,) + afters_1
+        after_v, after_1 = tl.fma(after_v, e, x * vs[i]), tl.fma(after_1, e, x)
+
+    # Along them g and z = v g + h (a token's own share cancels in z), at the exponent -top; and of dw each product of
+    # two tokens, the second of which, to whose y the first adds, is one of the chunk.
+    gs, zs, hs, upto_g, upto_h, before_v_by_e, before_1_by_e = (), (), (), zero, zero, zero, zero
+    dw, du = zero, zero
     for i in tl.static_range(L):
-        others_v = combine(before_v[i] + after_v[i], fx, bv, powers[i], av, powers[L - 1 - i])
-        others = combine(before_1[i] + after_1[i], fx, b1, powers[i], a1, powers[L - 1 - i])
-        inverse = invert(tl.fma(own_fx, xs[i], others))
+        x, others_v, others_1 = xs[i] * f, before_v + afters_v[i], before_1 + afters_1[i]
+        inverse = invert(tl.fma(own, x, others_1))
         if not EVEN:
             inverse = tl.where(first + i < T, inverse, 0.0)
         g = dys[i] * inverse
-        z = tl.fma(vs[i], others, -others_v) * inverse * g
+        z = tl.fma(vs[i], others_1, -others_v) * inverse * g
         h = tl.fma(-vs[i], g, z)
-        gs, zs, sums_g, sums_h = gs + (g,), zs + (z,), sums_g + (upto_g,), sums_h + (upto_h,)
-        within = tl.fma(before_v_by_e, g, tl.fma(before_1_by_e, h, within))
-        within = tl.fma(after_v[i], upto_g, tl.fma(after_1[i], upto_h, within))
-        before_v_by_e, before_1_by_e = tl.fma(before_v_by_e, e, before_v[i]), tl.fma(before_1_by_e, e, before_1[i])
-        before_g_by_e, before_h_by_e = tl.fma(before_g_by_e, e, upto_g), tl.fma(before_h_by_e, e, upto_h)
+        gs, zs, hs, du = gs + (g,), zs + (z,), hs + (h,), tl.fma(x, z, du)
+        dw = tl.fma(before_v_by_e, g, tl.fma(before_1_by_e, h, dw))
+        dw = tl.fma(afters_v[i], upto_g, tl.fma(afters_1[i], upto_h, dw))
+        before_v_by_e, before_1_by_e = tl.fma(before_v_by_e, e, before_v), tl.fma(before_1_by_e, e, before_1)
+        before_v, before_1 = tl.fma(before_v, e, x * vs[i]), tl.fma(before_1, e, x)
         upto_g, upto_h = tl.fma(upto_g, e, g), tl.fma(upto_h, e, h)
-    onward_g, onward_h, after_g_by_e, after_h_by_e = zero, zero, zero, zero
-    both_g, both_h = (), ()
-    for i in tl.static_range(L - 1, -1, -1):
-        both_g, both_h = (now(sums_g[i] + onward_g),) + both_g, (now(sums_h[i] + onward_h),) + both_h
-        after_g_by_e, after_h_by_e = tl.fma(after_g_by_e, e, onward_g), tl.fma(after_h_by_e, e, onward_h)
-        onward_g, onward_h = tl.fma(onward_g, e, gs[i]), tl.fma(onward_h, e, tl.fma(-vs[i], gs[i], zs[i]))
-
-    before_v_by_e, before_1_by_e = now(before_v_by_e), now(before_1_by_e)
-    dw = within * fx + bv * after_g_by_e + b1 * after_h_by_e + av * before_g_by_e + a1 * before_h_by_e
-    dw = now(dw)
+    dw, du = now(dw), now(du)
 
     mg = tl.where(first < T, -top, NOTHING)
-    gh_before, gh_after = (upto_g, upto_h), (onward_g, onward_h)
+    own_before, own_after = (upto_g, upto_h), (total(gs, e, L, True), total(hs, e, L, True))
+    if LAST and BLOCKS > 1 and not WAIT:
+        others = others_sums(blocks, n, me, channel, inside, C, BLOCKS, CHUNKS)
+    g_before, g_after = reaching(mg, own_before, own_after, step, CHUNKS)
     if WAIT or not LAST:
-        store_block(blocks, -base, n, me, channel, inside, C, mg, gh_before, gh_after, step, BLOCKS, CHUNKS)
+        out_before, out_after = passing(g_before, mg, own_before, step), passing(g_after, mg, own_after, step)
+        store_block(blocks, -base, n, me, channel, inside, C, out_before, out_after, BLOCKS, CHUNKS)
     if LAST:
-        if BLOCKS > 1 and not WAIT:
-            others = others_sums(blocks, n, me, channel, inside, C, BLOCKS, CHUNKS)
-        g_before, g_after = reaching(mg, gh_before, gh_after, step, CHUNKS)
         if WAIT:
             others = awaited_sums(blocks, n, me, channel, inside, C, BLOCKS, CHUNKS)
         if BLOCKS > 1:
             carry_before, carry_after = carry_of(others, -base, me, CHUNKS * step, BLOCKS, CHUNKS)
             g_before, g_after = carried(g_before, g_after, carry_before, carry_after, step, CHUNKS)
-        zb, za = tl.exp2(m + g_before[0]), tl.exp2(m + g_after[0])
-        bg, bh, ag, ah = g_before[1] * zb, g_before[2] * zb, g_after[1] * za, g_after[2] * za
 
-        # Pairs between which this chunk lies whole; then those of which it holds one; then both.
+        # The products of two tokens between which the chunk lies whole; then those of which it holds the first.
         through = tl.exp2(before[0] + g_after[0]) * (before[1] * g_after[1] + before[2] * g_after[2])
         through += tl.exp2(after[0] + g_before[0]) * (after[1] * g_before[1] + after[2] * g_before[2])
-        dw += through * powers[L - 1] * L
-        dw += ag * before_v_by_e + ah * before_1_by_e + bg * after_v_by_e + bh * after_1_by_e
-        du, dks, dvs = zero, (), ()
+        dw = tl.fma(through, tl.exp2(w * (-(L - 1) * LOG2E)) * L, dw)
+        before_g, before_h = sums_at(-m, g_before)
+        after_g, after_h = sums_at(-m, g_after)
+        dw = tl.fma(after_g, before_by_e[0], tl.fma(after_h, before_by_e[1], dw))
+        dw = tl.fma(before_g, after_by_e[0], tl.fma(before_h, after_by_e[1], dw))
+
+        gs, zs, hs, dks, dvs = scaled(gs, f, L), scaled(zs, f, L), (), (), ()
         for i in tl.static_range(L):
-            du = tl.fma(xs[i], zs[i], du)
-            others_g = combine(both_g[i], fx, bg, powers[i], ag, powers[L - 1 - i])
-            others_h = combine(both_h[i], fx, bh, powers[i], ah, powers[L - 1 - i])
-            dvs = dvs + (xs[i] * tl.fma(own_fx, gs[i], others_g),)
-            dks = dks + (xs[i] * tl.fma(own_fx, zs[i], tl.fma(vs[i], others_g, others_h)),)
-        _store(dk_ptr + n * T * y_t + channel, first, T, inside, dks, y_t, L, EVEN)
-        _store(dv_ptr + n * T * y_t + channel, first, T, inside, dvs, y_t, L, EVEN)
+            hs = hs + (tl.fma(-vs[i], gs[i], zs[i]),)
+        others_g = around(gs, None, e, before_g, after_g, L)
+        others_h = around(hs, None, e, before_h, after_h, L)
+        for i in tl.static_range(L):
+            dvs = dvs + (xs[i] * tl.fma(own, gs[i], others_g[i]),)
+            dks = dks + (xs[i] * tl.fma(own, zs[i], tl.fma(vs[i], others_g[i], others_h[i])),)
+        _store(dk_ptr + n * T * C + channel, first, T, inside, dks, C, L, EVEN)
+        _store(dv_ptr + n * T * C + channel, first, T, inside, dvs, C, L, EVEN)
         at = dwu_ptr + (n * BLOCKS + me) * C + channel
         tl.store(at, tl.sum(dw, 0, keep_dims=True) * -e, mask=inside)
-        tl.store(at + N * BLOCKS * C, tl.sum(du * own_fx, 0, keep_dims=True), mask=inside)
+        tl.store(at + N * BLOCKS * C, tl.sum(du, 0, keep_dims=True) * own, mask=inside)

@@ -53,10 +53,13 @@ class Tiles:
         return cls(chunk, 8, width, width // 4, 128)
 
     @classmethod
-    def backward(cls, tokens: int, channels: int) -> "Tiles":
-        """The cut for the gradients: the same blocks, in shorter chunks, since more is held of each token."""
+    def backward(cls, tokens: int, channels: int, size: int) -> "Tiles":
+        """The cut for the gradients, of numbers of so many bytes.
+
+        The same blocks, in shorter chunks, since more is held of each token; and one sector of a row.
+        """
         chunk = min(16, triton.next_power_of_2(triton.cdiv(tokens, 16)))
-        return cls(chunk, 16, 8, 4, 168)
+        return cls(chunk, 16, 8, 4, 168) if size > 2 or channels <= 8 else cls(chunk, 16, 16, 8, 128)
 
     @property
     def most_registers(self) -> int:
@@ -124,11 +127,11 @@ def _biwkv(w: Tensor, u: Tensor, k: Tensor, v: Tensor) -> tuple[Tensor, Tensor]:
     with torch.cuda.device_of(k):  # type: ignore[no-untyped-call]  # where Triton launches
         if words["BLOCKS"] > 1 and not wait:
             kernels.summarise[grid](
-                w, k, v, sums, tokens, channels, *_strides(w), *k.stride()[:2], *v.stride()[:2],
-                *k.stride()[2:], *v.stride()[2:], **words,
+                w, k, v, sums, tokens, *_strides(w), *k.stride()[:2], *v.stride()[:2],
+                *k.stride()[2:], *v.stride()[2:], channels, **words,
             )  # fmt: skip
         kernels.forward[grid](
-            w, u, k, v, y, sums, carries, tokens, channels, ahead,
+            w, u, k, v, y, sums, carries, tokens, ahead,
             *_strides(w), *_strides(u), *k.stride()[:2], *v.stride()[:2], *k.stride()[2:], *v.stride()[2:], channels,
             **words, WAIT=wait, FETCH=ahead > 0,
         )  # fmt: skip
@@ -166,14 +169,14 @@ def _biwkv_backward(
     """dk, dv, and each block's share of dw and du, (2, B, S, blocks, C) float32."""
     batch, scans, tokens, channels = k.shape
     dk, dv, dwu = _empty_gradients(k, v)
-    tiles = Tiles.backward(tokens, channels)
+    tiles = Tiles.backward(tokens, channels, k.element_size())
     words, wait = tiles.words(tokens, channels), _waits(k, tiles)
     grid = (words["BLOCKS"] * words["CHANNELS"], scans, batch)
     sums = _sums_of_blocks(carries, wait)
     with torch.cuda.device_of(k):  # type: ignore[no-untyped-call]
         for last in (False, True) if words["BLOCKS"] > 1 and not wait else (True,):
             kernels.backward[grid](
-                w, u, k, v, dy, dk, dv, dwu, carries, sums, tokens, channels, batch * scans,
+                w, u, k, v, dy, dk, dv, dwu, carries, sums, tokens, batch * scans,
                 *_strides(w), *_strides(u), *k.stride()[:2], *v.stride()[:2], *dy.stride()[:2],
                 *k.stride()[2:], *v.stride()[2:], *dy.stride()[2:], channels, last, **words, WAIT=wait,
             )  # fmt: skip
@@ -182,7 +185,7 @@ def _biwkv_backward(
 
 def _empty_gradients(k: Tensor, v: Tensor) -> tuple[Tensor, Tensor, Tensor]:
     batch, scans, tokens, channels = k.shape
-    blocks = Tiles.backward(tokens, channels).blocks(tokens)
+    blocks = Tiles.backward(tokens, channels, k.element_size()).blocks(tokens)
     return (
         torch.empty(k.shape, dtype=k.dtype, device=k.device),
         torch.empty(v.shape, dtype=v.dtype, device=v.device),

@@ -1,12 +1,11 @@
 """Bi-WKV for GPUs: its sums within a chunk and from chunk to chunk. All float32.
 
 Sums are one-sided: "before" runs along the tokens, "after" against them; sums come in pairs, of (x v, x) or of
-(g, h). Within a chunk they are Horner's rule, p <- e p + x with e = exp(-w), started from nothing: its own sums.
-What comes from outside the chunk is one pair a side, times a power of e. From chunk to chunk a pair travels as
-(m, a, b), which stands for 2^m a and 2^m b, and is merged at the larger m, so no sum overflows and none that
-matters underflows, however unlike the keys are. The exponent m of a chunk is its largest key, shifted by the decay
-to a common origin: there a merge knows no distance. All exponents of a block are relative to its largest key, its
-base, so keys may lie far from zero.
+(g, h). Within a chunk they are Horner's rule, p <- e p + x with e = exp(-w): first from nothing, for the chunk's own
+sums, then from what comes from outside. From chunk to chunk a pair travels as (m, a, b), which stands for 2^m a and
+2^m b, and sums are made at the largest m, so none overflows and none that matters underflows, however unlike the keys
+are. The exponent m of a chunk is its largest key, shifted by the decay to a common origin: there a sum knows no
+distance. All exponents of a block are relative to its largest key, its base, so keys may lie far from zero.
 """
 
 import triton
@@ -34,88 +33,99 @@ def decay_of(w):
 
 
 @triton.jit
-def weigh(ks, vs, L: tl.constexpr):
-    """The block's largest key, each chunk's exponent beside it, m, and x = exp(k) 2^-m and x v of the tokens."""
+def weigh(ks, L: tl.constexpr):
+    """The block's largest key, in units of ln 2, each chunk's exponent beside it, m, and the tokens' x.
+
+    exp(k) = 2^(base + m) x; x is at most 1, but for m's last bit, which it makes up for.
+    """
     # Tokens beyond the end have k = NOTHING and weigh nothing even among themselves.
     # And nothing is computed before all of k and v, and dL/dy, are asked for: a barrier of the program's threads.
     largest = tl.full(ks[0].shape, NOTHING / 2, tl.float32)
     largest = (largest.to(tl.int32, bitcast=True) | zero_behind_barrier()).to(tl.float32, bitcast=True)
     for i in tl.static_range(L):
         largest = tl.maximum(largest, ks[i])
+    largest, xs = largest * LOG2E, ()
     base = tl.max(largest, 0, keep_dims=True)
-    xs, xvs = (), ()
     for i in tl.static_range(L):
-        x = tl.exp2((ks[i] - largest) * LOG2E)
-        xs = xs + (x,)
-        xvs = xvs + (x * vs[i],)
-    return base, (largest - base) * LOG2E, xs, xvs
+        xs = xs + (tl.exp2(tl.fma(ks[i], LOG2E, -largest)),)
+    return base, largest - base, xs
 
 
 @triton.jit
-def own_sums(xs, e, zero, L: tl.constexpr, AFTER: tl.constexpr):
-    """Sums over a chunk's own tokens: at each token, of those before it (or after it), and of all of them."""
-    sums, a = (), zero
+def times(xs, ys, L: tl.constexpr):
+    """The products of two tuples of L."""
+    products = ()
     for i in tl.static_range(L):
-        if AFTER:
-            sums = (a,) + sums
-            a = tl.fma(a, e, xs[L - 1 - i])
-        else:
-            sums = sums + (a,)
-            a = tl.fma(a, e, xs[i])
-    return sums, a
+        products = products + (xs[i] * ys[i],)
+    return products
 
 
 @triton.jit
-def around(xs, own, e, zero, L: tl.constexpr):
-    """At each token the sum of its chunk, itself by `own`; and of all before its end, after its start."""
-    sums, both, before, after = (), (), zero, zero
+def scaled(xs, f, L: tl.constexpr):
+    """A tuple of L, each times f."""
+    products = ()
     for i in tl.static_range(L):
-        sums = sums + (tl.fma(own, xs[i], before),)
+        products = products + (xs[i] * f,)
+    return products
+
+
+@triton.jit
+def total(xs, e, L: tl.constexpr, AFTER: tl.constexpr):
+    """The own sum of a chunk before its end (or after its start)."""
+    a = xs[L - 1] if AFTER else xs[0]
+    for i in tl.static_range(1, L):
+        a = tl.fma(a, e, xs[L - 1 - i] if AFTER else xs[i])
+    return a
+
+
+@triton.jit
+def totals(xs, ys, e, L: tl.constexpr):
+    """A chunk's own pair of sums before its end, and that after its start."""
+    before = total(xs, e, L, False), total(ys, e, L, False)
+    return before, (total(xs, e, L, True), total(ys, e, L, True))
+
+
+@triton.jit
+def slope(xs, e, L: tl.constexpr, AFTER: tl.constexpr):
+    """The derivative of `total` by e."""
+    a, d = xs[L - 1] if AFTER else xs[0], tl.zeros(xs[0].shape, tl.float32)
+    for i in tl.static_range(1, L):
+        d = tl.fma(d, e, a)
+        a = tl.fma(a, e, xs[L - 1 - i] if AFTER else xs[i])
+    return now(d)
+
+
+@triton.jit
+def slopes(xs, ys, e, L: tl.constexpr):
+    """The derivatives of `totals` by e."""
+    before = slope(xs, e, L, False), slope(ys, e, L, False)
+    return before, (slope(xs, e, L, True), slope(ys, e, L, True))
+
+
+@triton.jit
+def around(xs, own, e, before, after, L: tl.constexpr):
+    """At each token the sum of all others and, where `own` is not None, own x of its own.
+
+    Args:
+        before, after: the sums before the chunk's start and after its end.
+    """
+    upto, both = (), ()
+    for i in tl.static_range(L):
+        upto = upto + (before if own is None else tl.fma(own, xs[i], before),)
         before = tl.fma(before, e, xs[i])
     for i in tl.static_range(L - 1, -1, -1):
-        both = (sums[i] + after,) + both
+        both = (upto[i] + after,) + both
         after = tl.fma(after, e, xs[i])
-    return both, before, after
-
-
-@triton.jit
-def slope_of(after, e, zero, L: tl.constexpr):
-    """The derivative by e of the sum of all, from the sums after each token."""
-    d = zero
-    for i in tl.static_range(L):
-        d = tl.fma(d, e, after[L - 1 - i])
-    return d
-
-
-@triton.jit
-def powers_of(e, L: tl.constexpr):
-    """e^0 to e^(L-1)."""
-    powers, power = (), tl.full(e.shape, 1.0, tl.float32)
-    for _ in tl.static_range(L):
-        powers = powers + (power,)
-        power *= e
-    return powers
-
-
-@triton.jit
-def combine(inner, f, before, power_before, after, power_after):
-    """A token's sum of all others: inner f from its chunk, and what came from both sides, decayed on the way."""
-    return tl.fma(inner, f, tl.fma(before, power_before, after * power_after))
+    return both
 
 
 @triton.jit
 def now(x):
-    """x, computed here: what only the last lines need, the compiler puts off, and holds what it is made of."""
+    """x, computed here: what only the last lines need, the compiler puts off, and holds what it is made of.
+
+    And what is made of x anew, it makes anew, rather than hold it.
+    """
     return x if INTERPRETED else tl.inline_asm_elementwise("mov.b32 $0, $1;", "=r,r", [x], tl.float32, False, 1)
-
-
-@triton.jit
-def all_now(xs, L: tl.constexpr):
-    """A tuple of L, computed here."""
-    kept = ()
-    for i in tl.static_range(L):
-        kept = kept + (now(xs[i]),)
-    return kept
 
 
 @triton.jit
@@ -124,14 +134,6 @@ def merge(m1, a1, b1, m2, a2, b2):
     m = tl.maximum(m1, m2)
     f1, f2 = tl.exp2(m1 - m), tl.exp2(m2 - m)
     return m, a1 * f1 + a2 * f2, b1 * f1 + b2 * f2
-
-
-@triton.jit
-def extend(em1, ea1, eb1, m1, a1, b1, em2, ea2, eb2, m2, a2, b2):
-    """Joins two runs of chunks; each is known by the sums of all its chunks but the last, and of all."""
-    em, ea, eb = merge(m1, a1, b1, em2, ea2, eb2)
-    m, a, b = merge(m1, a1, b1, m2, a2, b2)
-    return em, ea, eb, m, a, b
 
 
 @triton.jit
@@ -145,22 +147,55 @@ def nothing_like(x):
 def reaching(m, before, after, step, CHUNKS: tl.constexpr):
     """What reaches each chunk from the others of its block: ((m, a, b) before its start, (m, a, b) after its end).
 
+    Each chunk sums all others by itself. A scan takes as many instructions, and much longer: its threads wait for
+    each other at every step.
+
     Args:
         m: (chunks, channels), the exponent of the chunks' own sums.
         before, after: the chunks' own sums (a, b), before their end and after their start.
         step: (1, channels), the binary logarithm of the decay over a chunk.
     """
     chunk = tl.arange(0, CHUNKS)[:, None]
-    empty = nothing_like(m)
-    upto, onward = (m + chunk * step, before[0], before[1]), (m - chunk * step, after[0], after[1])
-    mb, ab, bb, _, _, _ = tl.associative_scan(empty + upto, 0, extend)
-    ma, aa, ba, _, _, _ = tl.associative_scan(empty + onward, 0, extend, reverse=True)
+    other, me = tl.arange(0, CHUNKS)[:, None, None], tl.arange(0, CHUNKS)[None, :, None]
+    exponent, way = _from_each(m), other * step[None, :, :]
+    upto = tl.where(other < me, exponent + way, 2 * NOTHING)
+    onward = tl.where(other > me, exponent - way, 2 * NOTHING)
+    mb, ab, bb = _sum_of(upto, _from_each(_paired(before[0], before[1])))
+    ma, aa, ba = _sum_of(onward, _from_each(_paired(after[0], after[1])))
     return (mb - (chunk - 1) * step, ab, bb), (ma + (chunk + 1) * step, aa, ba)
 
 
 @triton.jit
+def _from_each(x):
+    """x of (chunks, channels) as (other chunks, chunks, channels): a thread gets those of all chunks."""
+    return tl.broadcast_to(x[:, None, :], (x.shape[0], x.shape[0], x.shape[1]))
+
+
+@triton.jit
+def _sum_of(exponents, pairs):
+    """The sum (m, a, b) along the first axis, at the largest exponent; pairs as of `_paired`."""
+    m = tl.maximum(tl.max(exponents, 0), NOTHING)
+    f = tl.exp2(exponents - m[None, :, :])
+    a, b = pairs.to(tl.int32).to(tl.float32, bitcast=True), (pairs >> 32).to(tl.int32).to(tl.float32, bitcast=True)
+    return m, tl.sum(a * f, 0), tl.sum(b * f, 0)
+
+
+@triton.jit
+def _paired(a, b):
+    """Two float32 as one integer, so that threads exchange both at once."""
+    low = a.to(tl.int32, bitcast=True).to(tl.int64) & 0xFFFFFFFF
+    return low | (b.to(tl.int32, bitcast=True).to(tl.int64) << 32)
+
+
+@triton.jit
+def passing(reaches, m, own, step):
+    """The pair (m, a, b) that leaves each chunk, of what reaches it and of its own sums (a, b) at the exponent m."""
+    return merge(reaches[0] - step, reaches[1], reaches[2], m, own[0], own[1])
+
+
+@triton.jit
 def carried(before, after, carry_before, carry_after, step, CHUNKS: tl.constexpr):
-    """The same with what comes from outside the block.
+    """What reaches each chunk, with what comes from outside the block.
 
     Args:
         before, after: as from `reaching`.
@@ -173,3 +208,10 @@ def carried(before, after, carry_before, carry_after, step, CHUNKS: tl.constexpr
         merge(before[0], before[1], before[2], mb - chunk * step, ab, bb),
         merge(after[0], after[1], after[2], ma - (CHUNKS - 1 - chunk) * step, aa, ba),
     )
+
+
+@triton.jit
+def sums_at(exponent, reaches):
+    """The sums (a, b) of a pair (m, a, b) at another exponent."""
+    f = tl.exp2(reaches[0] - exponent)
+    return reaches[1] * f, reaches[2] * f

@@ -1,7 +1,6 @@
 """Triton's kernels compiled for a GPU that need not be there, for `triton_alone`."""
 
 import itertools
-import re
 
 import triton
 from triton.backends.compiler import GPUTarget
@@ -114,8 +113,8 @@ def compile_all() -> None:
     shapes = itertools.product(((1, 7), (16, 256), (256, 256), (300, 256)), ("fp32", "bf16"))
     for (tokens, channels), dtype in (*shapes, ((4096, 256), "fp32")):
         wait = tokens == 4096
-        ways = (Tiles.forward, Tiles.backward)
-        forward, backward = (way(tokens, channels).words(tokens, channels) for way in ways)
+        cuts = Tiles.forward(tokens, channels), Tiles.backward(tokens, channels, 4 if dtype == "fp32" else 2)
+        forward, backward = (tiles.words(tokens, channels) for tiles in cuts)
         assert forward["BLOCKS"] == backward["BLOCKS"]
         check(kernels.forward, {**forward, "WAIT": wait, "FETCH": forward["EVEN"]}, channels, dtype)
         for last in {True, tokens != 300}:
@@ -142,12 +141,15 @@ def compile_norms() -> None:
 def check(kernel, words: dict, channels: int, dtype: str) -> None:
     words = {
         **words,
-        **{f"{x}_t": channels for x in ("k", "v", "dy", "y")},
+        **{f"{x}_t": channels for x in ("k", "v", "dy")},
         **{f"{x}_c": 1 for x in ("k", "v", "dy")},
+        "C": channels,
     }
     maps = {"k_ptr", "v_ptr", "y_ptr", "dy_ptr", "dk_ptr", "dv_ptr"}
-    layouts = set(re.findall(r"ttg\.convert_layout", compiled(kernel, words, dtype, maps)))
-    assert not layouts, f"{kernel}: tokens change threads, which costs barriers"
+    moved = compiled(kernel, words, dtype, maps).count("ttg.convert_layout")
+    # `reaching` has each chunk's exponent and pairs change threads, and its six sums come back to where they are.
+    chunks = 9 * (2 if kernel is kernels.backward else 1)
+    assert moved <= chunks, f"{kernel}: tokens change threads, which costs barriers"
 
 
 def compiled(kernel, words: dict, dtype: str, maps: set[str], *, divisible: bool = False) -> str:

@@ -30,15 +30,17 @@ def assert_alike(found: list[Tensor], expected: list[Tensor]) -> None:
 
 
 def tiles_of(k: Tensor) -> list:
-    return [way(*k.shape[2:]) for way in (triton_scan.Tiles.forward, triton_scan.Tiles.backward)]
+    tiles, shape = triton_scan.Tiles, k.shape[2:]
+    return [tiles.forward(*shape), tiles.backward(*shape, k.element_size())]
 
 
-def longest_that_waits() -> int:
-    """Blocks of the longest sequence that one kernel computes, forward and backward."""
+def blocks_that_wait() -> list[int]:
+    """Of the longest sequence that one kernel computes, forward and backward."""
     multiprocessors = torch.cuda.get_device_properties(0).multi_processor_count
-    k = torch.empty(1, 1, 512, 8)
-    most = max(tiles.most_registers for tiles in tiles_of(k))
-    return multiprocessors * (triton_scan.REGISTERS // most) // triton_scan.CROWD
+    return [
+        multiprocessors * (triton_scan.REGISTERS // tiles.most_registers) // triton_scan.CROWD
+        for tiles in tiles_of(torch.empty(1, 1, 512, 256))
+    ]
 
 
 @pytest.mark.gpu
@@ -58,7 +60,7 @@ def test_blocks_that_wait_for_each_other_find_what_two_kernels_find(monkeypatch,
 @ends
 def test_sequences_may_have_more_blocks_than_can_wait(monkeypatch):
     poisoned(monkeypatch)
-    tensors = on_gpu(inputs(512 * longest_that_waits() + 1, 80.0, 3.0, channels=8))
+    tensors = on_gpu(inputs(256 * max(blocks_that_wait()) + 1, 80.0, 3.0, channels=17))
     assert not any(triton_scan._waits(tensors[2], tiles) for tiles in tiles_of(tensors[2]))
     assert_near_reference(
         triton_backend, tensors, 1e-4, lambda w, u, k, v: biwkv_scan(w[:, None, None], u[:, None, None], k, v)
@@ -84,7 +86,8 @@ def test_what_is_no_number_is_waited_for_no_longer():
 @pytest.mark.gpu
 @ends
 def test_as_many_kernels_that_wait_as_may_run_side_by_side():
-    tensors = on_gpu(inputs(256 * longest_that_waits(), 10.0, 3.0, batch=8, channels=256))
+    tensors = on_gpu(inputs(256 * min(blocks_that_wait()), 10.0, 3.0, batch=8, channels=256))
+    assert all(triton_scan._waits(tensors[2], tiles) for tiles in tiles_of(tensors[2]))
     expected = value_and_gradients(triton_backend, *tensors)
     torch.cuda.synchronize()
     gate = torch.cuda.Stream()

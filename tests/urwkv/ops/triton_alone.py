@@ -71,13 +71,20 @@ def interpret_blocks() -> None:
 def store_one(base_ptr, blocks):
     """A block's sums, of which all but the base are zero."""
     channel, zero = tl.arange(0, 4)[None, :], tl.zeros((2, 4), tl.float32)
-    base, step = tl.load(base_ptr + channel), tl.zeros((1, 4), tl.float32)
-    store_block(blocks, base, 0, 0, channel, channel < 4, 4, zero, (zero, zero), (zero, zero), step, 1, 2)
+    base, pair = tl.load(base_ptr + channel), (zero, zero, zero)
+    store_block(blocks, base, 0, 0, channel, channel < 4, 4, pair, pair, 1, 2)
+
+
+def fma(_, x, y, z):
+    """Of float32, whose products float64 holds exactly."""
+    wide = x.data.astype(np.float64) * y.data + z.data
+    return interpreter.TensorHandle(wide.astype(np.float32), z.dtype.scalar)
 
 
 def mend_interpreter() -> None:
-    """Triton 3.6 takes an array of one number for a number, as numpy 2.4 does not; and cuts bfloat16 off, where a GPU
-    rounds to the nearest."""
+    """Triton 3.6 takes an array of one number for a number, as numpy 2.4 does not; cuts bfloat16 off, where a GPU
+    rounds to the nearest; and rounds twice in fma."""
+    interpreter.InterpreterBuilder.create_fma = fma
     converted = interpreter._convert_float
 
     def convert(numbers, kind, to, rounding):
