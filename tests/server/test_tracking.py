@@ -178,7 +178,7 @@ def test_a_server_that_never_answers_is_given_up_at_the_timeout(run: Path) -> No
     with socket.create_server(("127.0.0.1", 0)) as deaf:
         settings = TrackingSettings(f"http://127.0.0.1:{deaf.getsockname()[1]}", EXPERIMENT)
         with start(run, settings) as tracker:
-            deaf.settimeout(30)
+            deaf.settimeout(120)
             connection, _ = deaf.accept()  # it is asked now, and says nothing
             began = time.monotonic()
             line = tracker.finish(2)
