@@ -7,7 +7,7 @@ stored them before, or programs that run beside this one do, and it waits for th
 import triton
 import triton.language as tl
 
-from urwkv.ops.triton_sums import NOTHING, merge, nothing_like
+from urwkv.ops.triton_sums import LOG2E, NOTHING, merge, nothing_like
 
 UNKNOWN = tl.constexpr(-1)
 """The bits of a sum that its program has yet to store: those of something that is not a number."""
@@ -105,7 +105,9 @@ def carry_of(others, base, me, step, BLOCKS: tl.constexpr, CHUNKS: tl.constexpr)
             other = i * CHUNKS + tl.arange(0, CHUNKS)[:, None]
             between = (me - 1 - other) if side == 0 else (other - me - 1)
             its = others[(2 * i + side) * PARTS : (2 * i + side + 1) * PARTS]
-            its_m = tl.where(_on_side(other, me, side, BLOCKS), its[0] - base + its[1] - between * step, NOTHING)
+            its_m = tl.where(
+                _on_side(other, me, side, BLOCKS), (its[0] - base) * LOG2E + its[1] - between * step, NOTHING
+            )
             m, a, b = merge(m, a, b, its_m, its[2], its[3])
         reached = reached + (tl.reduce((m, a, b), 0, merge, keep_dims=True),)
     return reached

@@ -121,7 +121,7 @@ def forward(
 
     Args:
         w_ptr, u_ptr: (1 or B, C). k_ptr, v_ptr: (B, S, T, C). x_b, x_s, x_t and x_c: the strides of x;
-            y is contiguous, so C is C.
+            y is contiguous, C numbers a row.
         blocks: the blocks' own sums; carries: what reaches each block, which is stored for `backward`. Of no meaning
             where a sequence is one block.
         ahead: the samples from what this reads to what it has the cache FETCH.
@@ -242,7 +242,7 @@ def backward(
             carry_before, carry_after = carry_of(others, -base, me, CHUNKS * step, BLOCKS, CHUNKS)
             g_before, g_after = carried(g_before, g_after, carry_before, carry_after, step, CHUNKS)
 
-        # The products of two tokens between which the chunk lies whole; then those of which it holds the first.
+        # The products of two tokens between which the chunk lies whole; then those whose adding one it holds.
         through = tl.exp2(before[0] + g_after[0]) * (before[1] * g_after[1] + before[2] * g_after[2])
         through += tl.exp2(after[0] + g_before[0]) * (after[1] * g_before[1] + after[2] * g_before[2])
         dw = tl.fma(through, tl.exp2(w * (-(L - 1) * LOG2E)) * L, dw)

@@ -34,9 +34,10 @@ def decay_of(w):
 
 @triton.jit
 def weigh(ks, L: tl.constexpr):
-    """The block's largest key, in units of ln 2, each chunk's exponent beside it, m, and the tokens' x.
+    """The block's largest key, its base, each chunk's exponent beside it, m, and the tokens' x.
 
-    exp(k) = 2^(base + m) x; x is at most 1, but for m's last bit, which it makes up for.
+    exp(k) = exp(base) 2^m x, and x is at most 1. Differences of keys come first, products with LOG2E after: a product
+    of a key far from zero is rounded by more than a weight may be off.
     """
     # Tokens beyond the end have k = NOTHING and weigh nothing even among themselves.
     # And nothing is computed before all of k and v, and dL/dy, are asked for: a barrier of the program's threads.
@@ -44,11 +45,10 @@ def weigh(ks, L: tl.constexpr):
     largest = (largest.to(tl.int32, bitcast=True) | zero_behind_barrier()).to(tl.float32, bitcast=True)
     for i in tl.static_range(L):
         largest = tl.maximum(largest, ks[i])
-    largest, xs = largest * LOG2E, ()
-    base = tl.max(largest, 0, keep_dims=True)
+    base, xs = tl.max(largest, 0, keep_dims=True), ()
     for i in tl.static_range(L):
-        xs = xs + (tl.exp2(tl.fma(ks[i], LOG2E, -largest)),)
-    return base, largest - base, xs
+        xs = xs + (tl.exp2((ks[i] - largest) * LOG2E),)
+    return base, (largest - base) * LOG2E, xs
 
 
 @triton.jit
@@ -121,10 +121,7 @@ def around(xs, own, e, before, after, L: tl.constexpr):
 
 @triton.jit
 def now(x):
-    """x, computed here: what only the last lines need, the compiler puts off, and holds what it is made of.
-
-    And what is made of x anew, it makes anew, rather than hold it.
-    """
+    """x, computed here: what only the last lines need, the compiler puts off, and holds what it is made of."""
     return x if INTERPRETED else tl.inline_asm_elementwise("mov.b32 $0, $1;", "=r,r", [x], tl.float32, False, 1)
 
 

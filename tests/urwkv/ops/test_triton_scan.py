@@ -116,6 +116,14 @@ def test_keys_may_be_far_from_zero_and_from_each_other(offset):
 
 
 @pytest.mark.gpu
+@pytest.mark.parametrize("offset", [1e4, -1e6, 1e10])
+@pytest.mark.parametrize("tokens", [40, 256, 300])
+def test_keys_far_from_zero_weigh_as_near_it(tokens, offset):
+    w, u, k, v, dy = inputs(tokens, 10.0, 3.0)
+    assert_near_reference(triton_backend, on_gpu([w, u, k + offset, v, dy]), 1e-5)
+
+
+@pytest.mark.gpu
 @pytest.mark.parametrize("tokens", [100, 256, 300])
 def test_bfloat16_is_widened_inside(monkeypatch, tokens):
     poisoned(monkeypatch)

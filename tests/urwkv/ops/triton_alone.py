@@ -45,6 +45,9 @@ def interpret() -> None:
             assert_near_reference(operator, inputs(tokens, 10.0, 3.0), 1e-5)
         for tokens in (33, 256, 257):
             assert_near_reference(operator, inputs(tokens, 80.0, 50.0, scans=2, batch=1, channels=3), 1e-4)
+        w, u, k, v, dy = inputs(40, 10.0, 3.0)
+        for offset in (1e4, -1e6, 1e10):
+            assert_near_reference(operator, [w, u, k + offset, v, dy], 1e-5)
         w, u, k, v, dy = inputs(40, 80.0, 50.0, scans=2, channels=9)
         k[0, :, 20] += 2000
         k, v, dy = (tensor.transpose(1, 3).contiguous().transpose(1, 3) for tensor in (k + 1e4, v, dy))
