@@ -26,6 +26,13 @@ def _on_side(other, me, side: tl.constexpr, BLOCKS: tl.constexpr):
 
 
 @triton.jit
+def _row(blocks, n, i: tl.constexpr, channel, C: tl.constexpr, BLOCKS: tl.constexpr, CHUNKS: tl.constexpr):
+    """The i-th CHUNKS blocks of a sequence, (CHUNKS, 1), and where their sums lie, (CHUNKS, channels)."""
+    other = i * CHUNKS + tl.arange(0, CHUNKS)[:, None]
+    return other, blocks + (n * BLOCKS + other) * (2 * PARTS) * C + channel
+
+
+@triton.jit
 def others_sums(blocks, n, me, channel, inside, C: tl.constexpr, BLOCKS: tl.constexpr, CHUNKS: tl.constexpr):
     """The own sums of the blocks before `me`, then of those after it: base, m, a and b of each, and 0 elsewhere.
 
@@ -37,8 +44,7 @@ def others_sums(blocks, n, me, channel, inside, C: tl.constexpr, BLOCKS: tl.cons
     """
     loaded = ()
     for i in tl.static_range((BLOCKS + CHUNKS - 1) // CHUNKS):
-        other = i * CHUNKS + tl.arange(0, CHUNKS)[:, None]
-        at = blocks + (n * BLOCKS + other) * (2 * PARTS) * C + channel
+        other, at = _row(blocks, n, i, channel, C, BLOCKS, CHUNKS)
         for side in tl.static_range(2):
             there = inside & _on_side(other, me, side, BLOCKS)
             for part in tl.static_range(PARTS):
@@ -55,8 +61,7 @@ def awaited_sums(blocks, n, me, channel, inside, C: tl.constexpr, BLOCKS: tl.con
     """
     loaded, known = others_sums(blocks, n, me, channel, inside, C, BLOCKS, CHUNKS), ()
     for i in tl.static_range((BLOCKS + CHUNKS - 1) // CHUNKS):
-        other = i * CHUNKS + tl.arange(0, CHUNKS)[:, None]
-        at = blocks + (n * BLOCKS + other) * (2 * PARTS) * C + channel
+        _, at = _row(blocks, n, i, channel, C, BLOCKS, CHUNKS)
         for side in tl.static_range(2):
             its = loaded[(2 * i + side) * PARTS : (2 * i + side + 1) * PARTS]
             known = known + _awaited(at + side * PARTS * C, C, its)
@@ -65,7 +70,7 @@ def awaited_sums(blocks, n, me, channel, inside, C: tl.constexpr, BLOCKS: tl.con
 
 @triton.jit
 def _awaited(at, C: tl.constexpr, its):
-    """A block's base, m, a and b, C apart from `at` on, which may be UNKNOWN yet: a thread waits for its own."""
+    """A block's base, m, a and b, C apart from `at` on, which may be UNKNOWN (-1) yet: a thread waits for its own."""
     asm: tl.constexpr = """{
         .reg .pred waits;
         .reg .u64 at;
@@ -95,7 +100,7 @@ def carry_of(others, base, me, step, BLOCKS: tl.constexpr, CHUNKS: tl.constexpr)
     """What reaches block `me` from the others: ((m, a, b) before its start, (m, a, b) after its end).
 
     Args:
-        base: (1, channels), what this block's exponents are relative to.
+        base: (1, channels), what this block's exponents are relative to, of x a key, of g minus a key.
         step: (1, channels), the binary logarithm of the decay over a block.
     """
     reached = ()

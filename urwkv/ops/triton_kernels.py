@@ -24,10 +24,8 @@ from urwkv.ops.triton_sums import (
     passing,
     reaching,
     scaled,
-    slopes,
     sums_at,
     times,
-    total,
     totals,
     weigh,
 )
@@ -104,7 +102,8 @@ def summarise(
     vs = _load(v_ptr + b * v_b + s * v_s + channel * v_c, first, T, inside, 0.0, v_t, L, EVEN)
     e, step = decay_of(w), w * (L * LOG2E)
     base, m, xs = weigh(ks, L)
-    own_before, own_after = totals(times(xs, vs, L), xs, e, L)
+    xvs = times(xs, vs, L)
+    own_before, own_after = totals(xvs, xs, e, L, False)[0], totals(xvs, xs, e, L, True)[0]
     before, after = reaching(m, own_before, own_after, step, CHUNKS)
     before, after = passing(before, m, own_before, step), passing(after, m, own_after, step)
     store_block(blocks, base, n, me, channel, inside, C, before, after, BLOCKS, CHUNKS)
@@ -126,7 +125,7 @@ def forward(
             where a sequence is one block.
         ahead: the samples from what this reads to what it has the cache FETCH.
         CHANNELS: programs along the channels, BLOCK channels each. BLOCKS: blocks a sequence. CHUNKS: chunks a
-            block, of L tokens. EVEN: T and C are whole multiples of theirs.
+            block, of L tokens. EVEN: T and C are whole multiples of others.
         WAIT: in blocks is UNKNOWN, each program stores its block's sums there, and waits for the others'; else
             `summarise` has stored them.
     """
@@ -136,7 +135,7 @@ def forward(
     w = tl.load(w_ptr + b * w_b + channel * w_c, mask=inside, other=0.0).to(tl.float32)
     u = tl.load(u_ptr + b * u_b + channel * u_c, mask=inside, other=0.0).to(tl.float32)
     if BLOCKS > 1 and not WAIT:
-        theirs = others_sums(blocks, n, me, channel, inside, C, BLOCKS, CHUNKS)
+        others = others_sums(blocks, n, me, channel, inside, C, BLOCKS, CHUNKS)
     ks = _load(k_ptr + b * k_b + s * k_s + channel * k_c, first, T, inside, NOTHING, k_t, L, EVEN)
     vs = _load(v_ptr + b * v_b + s * v_s + channel * v_c, first, T, inside, 0.0, v_t, L, EVEN)
     e, own, step = decay_of(w), tl.exp(u), w * (L * LOG2E)
@@ -145,14 +144,14 @@ def forward(
     if FETCH:
         _fetch(k_ptr, b, s, ahead, k_b, k_s, k_t, CHUNKS * L // CHANNELS)
         _fetch(v_ptr, b, s, ahead, v_b, v_s, v_t, CHUNKS * L // CHANNELS)
-    own_before, own_after = totals(xvs, xs, e, L)
+    own_before, own_after = totals(xvs, xs, e, L, False)[0], totals(xvs, xs, e, L, True)[0]
     before, after = reaching(m, own_before, own_after, step, CHUNKS)
     if WAIT:
         out_before, out_after = passing(before, m, own_before, step), passing(after, m, own_after, step)
         store_block(blocks, base, n, me, channel, inside, C, out_before, out_after, BLOCKS, CHUNKS)
-        theirs = awaited_sums(blocks, n, me, channel, inside, C, BLOCKS, CHUNKS)
+        others = awaited_sums(blocks, n, me, channel, inside, C, BLOCKS, CHUNKS)
     if BLOCKS > 1:
-        carry_before, carry_after = carry_of(theirs, base, me, CHUNKS * step, BLOCKS, CHUNKS)
+        carry_before, carry_after = carry_of(others, base, me, CHUNKS * step, BLOCKS, CHUNKS)
         store_carry(carries, n, me, channel, inside, C, carry_before, carry_after, BLOCKS)
         before, after = carried(before, after, carry_before, carry_after, step, CHUNKS)
     top = tl.maximum(m, tl.maximum(before[0], after[0]))
@@ -190,8 +189,9 @@ def backward(
     e, own, zero, step = decay_of(w), tl.exp(u), tl.zeros((CHUNKS, BLOCK), tl.float32), w * (L * LOG2E)
     base, m, xs = weigh(ks, L)
     xvs = times(xs, vs, L)
-    own_before, own_after = totals(xvs, xs, e, L)
-    before_by_e, after_by_e = slopes(xvs, xs, e, L)
+    own_before, before_by_e = totals(xvs, xs, e, L, False)
+    own_after, after_by_e = totals(xvs, xs, e, L, True)
+    before_by_e, after_by_e = (now(before_by_e[0]), now(before_by_e[1])), (now(after_by_e[0]), now(after_by_e[1]))
     before, after = reaching(m, own_before, own_after, step, CHUNKS)
     if BLOCKS > 1:
         before, after = carried(before, after, carry_before, carry_after, step, CHUNKS)
@@ -228,7 +228,7 @@ def backward(
     dw, du = now(dw), now(du)
 
     mg = tl.where(first < T, -top, NOTHING)
-    own_before, own_after = (upto_g, upto_h), (total(gs, e, L, True), total(hs, e, L, True))
+    own_before, own_after = (upto_g, upto_h), totals(gs, hs, e, L, True)[0]
     if LAST and BLOCKS > 1 and not WAIT:
         others = others_sums(blocks, n, me, channel, inside, C, BLOCKS, CHUNKS)
     g_before, g_after = reaching(mg, own_before, own_after, step, CHUNKS)

@@ -21,7 +21,7 @@ NOTHING = tl.constexpr(-1e30)
 
 @triton.jit
 def decay_of(w):
-    """e = exp(-w) to 1 ulp, mostly to half of one: its powers up to L - 1 carry its error as often.
+    """e = exp(-w) to 1 ulp, mostly to half of one: what it multiplies L - 1 times carries its error as often.
 
     By 2^n exp(r), |r| <= ln 2 / 2, and r to twice float32's precision (Cody and Waite, Software Manual for the
     Elementary Functions, chapter 6); exp(r) by Taylor, to 1e-8.
@@ -71,35 +71,20 @@ def scaled(xs, f, L: tl.constexpr):
 
 @triton.jit
 def total(xs, e, L: tl.constexpr, AFTER: tl.constexpr):
-    """The own sum of a chunk before its end (or after its start)."""
-    a = xs[L - 1] if AFTER else xs[0]
-    for i in tl.static_range(1, L):
-        a = tl.fma(a, e, xs[L - 1 - i] if AFTER else xs[i])
-    return a
-
-
-@triton.jit
-def totals(xs, ys, e, L: tl.constexpr):
-    """A chunk's own pair of sums before its end, and that after its start."""
-    before = total(xs, e, L, False), total(ys, e, L, False)
-    return before, (total(xs, e, L, True), total(ys, e, L, True))
-
-
-@triton.jit
-def slope(xs, e, L: tl.constexpr, AFTER: tl.constexpr):
-    """The derivative of `total` by e."""
+    """The own sum of a chunk before its end (or after its start), and its derivative by e."""
     a, d = xs[L - 1] if AFTER else xs[0], tl.zeros(xs[0].shape, tl.float32)
     for i in tl.static_range(1, L):
         d = tl.fma(d, e, a)
         a = tl.fma(a, e, xs[L - 1 - i] if AFTER else xs[i])
-    return now(d)
+    return a, d
 
 
 @triton.jit
-def slopes(xs, ys, e, L: tl.constexpr):
-    """The derivatives of `totals` by e."""
-    before = slope(xs, e, L, False), slope(ys, e, L, False)
-    return before, (slope(xs, e, L, True), slope(ys, e, L, True))
+def totals(xs, ys, e, L: tl.constexpr, AFTER: tl.constexpr):
+    """A chunk's own pair of sums on one side, and the pair of their derivatives by e."""
+    a, a_by_e = total(xs, e, L, AFTER)
+    b, b_by_e = total(ys, e, L, AFTER)
+    return (a, b), (a_by_e, b_by_e)
 
 
 @triton.jit
@@ -144,8 +129,7 @@ def nothing_like(x):
 def reaching(m, before, after, step, CHUNKS: tl.constexpr):
     """What reaches each chunk from the others of its block: ((m, a, b) before its start, (m, a, b) after its end).
 
-    Each chunk sums all others by itself. A scan takes as many instructions, and much longer: its threads wait for
-    each other at every step.
+    Each chunk sums all others by itself: a scan, whose threads wait for each other at every step, is no faster.
 
     Args:
         m: (chunks, channels), the exponent of the chunks' own sums.
