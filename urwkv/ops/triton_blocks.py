@@ -7,132 +7,100 @@ stored them before, or programs that run beside this one do, and it waits for th
 import triton
 import triton.language as tl
 
-from urwkv.ops.triton_sums import LOG2E, NOTHING, merge, nothing_like
-
-UNKNOWN = tl.constexpr(-1)
-"""The bits of a sum that its program has yet to store: those of something that is not a number."""
+from urwkv.ops.triton_math import INTERPRETED, floats
+from urwkv.ops.triton_sums import LOG2E, NOTHING, merge
 
 PARTS = tl.constexpr(4)
-"""Numbers that stand for a block's own sums on one side: base, m, a, b."""
-
-CARRY = tl.constexpr(6)
-"""Numbers that stand for what reaches a block: m, a and b before its start, and after its end."""
+"""Numbers that stand for sums on one side: base, m, a and b, beside each other, so that a thread moves all at once."""
 
 
 @triton.jit
-def _on_side(other, me, side: tl.constexpr, BLOCKS: tl.constexpr):
-    """Whether blocks lie before `me` (side 0), or after it (side 1)."""
-    return (other < me) if side == 0 else ((other > me) & (other < BLOCKS))
-
-
-@triton.jit
-def _row(blocks, n, i: tl.constexpr, channel, C: tl.constexpr, BLOCKS: tl.constexpr, CHUNKS: tl.constexpr):
-    """The i-th CHUNKS blocks of a sequence, (CHUNKS, 1), and where their sums lie, (CHUNKS, channels)."""
+def _row(blocks, n, me, i: tl.constexpr, channel, C: tl.constexpr, BLOCKS: tl.constexpr, CHUNKS: tl.constexpr):
+    """The i-th CHUNKS blocks of a sequence, (CHUNKS, 1), and where those sums of theirs lie that reach block `me`."""
     other = i * CHUNKS + tl.arange(0, CHUNKS)[:, None]
-    return other, blocks + (n * BLOCKS + other) * (2 * PARTS) * C + channel
+    return other, blocks + (((n * BLOCKS + other) * 2 + (other > me)) * C + channel) * PARTS
 
 
 @triton.jit
-def others_sums(blocks, n, me, channel, inside, C: tl.constexpr, BLOCKS: tl.constexpr, CHUNKS: tl.constexpr):
-    """The own sums of the blocks before `me`, then of those after it: base, m, a and b of each, and 0 elsewhere.
+def others_sums(
+    blocks, n, me, channel, inside, C: tl.constexpr, BLOCKS: tl.constexpr, CHUNKS: tl.constexpr, WAIT: tl.constexpr
+):
+    """Of each other block base, m, a and b: of the sums before its end if it lies before `me`, else after its start.
 
     Tensors are (CHUNKS, channels), a block a row, which lie in threads as those of chunks do; after CHUNKS blocks
-    come the next.
+    come the next. Where there is no other block, all are 0.
 
     Args:
-        blocks: the blocks' own sums, (sequences, blocks, 2 sides, 4, channels), float32.
+        blocks: the blocks' own sums, (sequences, blocks, 2 sides, channels, 4), float32.
+        WAIT: they are 0 until their programs, which run meanwhile, store them. Each number is known by itself, so the
+            order in which stores are seen does not matter; a thread asks for all of its own before it waits.
     """
-    loaded = ()
+    loaded, known = (), ()
     for i in tl.static_range((BLOCKS + CHUNKS - 1) // CHUNKS):
-        other, at = _row(blocks, n, i, channel, C, BLOCKS, CHUNKS)
-        for side in tl.static_range(2):
-            there = inside & _on_side(other, me, side, BLOCKS)
-            for part in tl.static_range(PARTS):
-                loaded = loaded + (tl.load(at + (side * PARTS + part) * C, mask=there, other=0.0, volatile=True),)
-    return loaded
-
-
-@triton.jit
-def awaited_sums(blocks, n, me, channel, inside, C: tl.constexpr, BLOCKS: tl.constexpr, CHUNKS: tl.constexpr):
-    """The same as soon as their programs, which must run meanwhile, have stored them.
-
-    All sums were UNKNOWN before the kernel. Each number is known by itself, so the order in which other programs'
-    stores are seen does not matter; and a thread's own are issued before it begins to wait.
-    """
-    loaded, known = others_sums(blocks, n, me, channel, inside, C, BLOCKS, CHUNKS), ()
+        other, at = _row(blocks, n, me, i, channel, C, BLOCKS, CHUNKS)
+        loaded = loaded + _load(at, inside & (other != me) & (other < BLOCKS), PARTS)
+    if not WAIT:
+        return loaded
     for i in tl.static_range((BLOCKS + CHUNKS - 1) // CHUNKS):
-        _, at = _row(blocks, n, i, channel, C, BLOCKS, CHUNKS)
-        for side in tl.static_range(2):
-            its = loaded[(2 * i + side) * PARTS : (2 * i + side + 1) * PARTS]
-            known = known + _awaited(at + side * PARTS * C, C, its)
+        _, at = _row(blocks, n, me, i, channel, C, BLOCKS, CHUNKS)
+        known = known + _awaited(at, loaded[i * PARTS : (i + 1) * PARTS], PARTS)
     return known
 
 
 @triton.jit
-def _awaited(at, C: tl.constexpr, its):
-    """A block's base, m, a and b, C apart from `at` on, which may be UNKNOWN (-1) yet: a thread waits for its own."""
-    asm: tl.constexpr = """{
-        .reg .pred waits;
-        .reg .u64 at;
-    again:
-        setp.eq.s32 waits, $0, -1;
-        setp.eq.or.s32 waits, $1, -1, waits;
-        setp.eq.or.s32 waits, $2, -1, waits;
-        setp.eq.or.s32 waits, $3, -1, waits;
-        @!waits bra known;
-        ld.volatile.global.b32 $0, [$4];
-        add.u64 at, $4, $5;
-        ld.volatile.global.b32 $1, [at];
-        add.u64 at, at, $5;
-        ld.volatile.global.b32 $2, [at];
-        add.u64 at, at, $5;
-        ld.volatile.global.b32 $3, [at];
-        bra again;
-    known:
-    }"""
-    numbers = [at.to(tl.int64), tl.full(at.shape, 4 * C, tl.int64), its[0], its[1], its[2], its[3]]
-    four: tl.constexpr = (tl.float32, tl.float32, tl.float32, tl.float32)
-    return tl.inline_asm_elementwise(asm, "=&r,=&r,=&r,=&r,l,l,0,1,2,3", numbers, four, False, 1)
-
-
-@triton.jit
 def carry_of(others, base, me, step, BLOCKS: tl.constexpr, CHUNKS: tl.constexpr):
-    """What reaches block `me` from the others: ((m, a, b) before its start, (m, a, b) after its end).
+    """The largest base of a sequence, and relative to it what reaches block `me` from the others: (m, a, b) before
+    its start and (m, a, b) after its end.
+
+    To one base, since differences of two that lie far from it would be rounded by more than weights may be off.
 
     Args:
-        base: (1, channels), what this block's exponents are relative to, of x a key, of g minus a key.
+        base: (1, channels), the block's own, of x a key, of g minus a key.
         step: (1, channels), the binary logarithm of the decay over a block.
     """
     reached = ()
-    for side in tl.static_range(2):
-        m, a, b = nothing_like(others[0])
-        for i in tl.static_range((BLOCKS + CHUNKS - 1) // CHUNKS):
-            other = i * CHUNKS + tl.arange(0, CHUNKS)[:, None]
-            between = (me - 1 - other) if side == 0 else (other - me - 1)
-            its = others[(2 * i + side) * PARTS : (2 * i + side + 1) * PARTS]
-            its_m = tl.where(
-                _on_side(other, me, side, BLOCKS), (its[0] - base) * LOG2E + its[1] - between * step, NOTHING
-            )
-            m, a, b = merge(m, a, b, its_m, its[2], its[3])
-        reached = reached + (tl.reduce((m, a, b), 0, merge, keep_dims=True),)
-    return reached
+    for i in tl.static_range((BLOCKS + CHUNKS - 1) // CHUNKS):
+        other = i * CHUNKS + tl.arange(0, CHUNKS)[:, None]
+        its_base, m, a, b = others[i * PARTS : (i + 1) * PARTS]
+        m -= (tl.abs(me - other) - 1) * step
+        before, after = other < me, (other > me) & (other < BLOCKS)
+        its_base = tl.where(before | after, its_base, NOTHING)
+        its = (its_base, tl.where(before, m, NOTHING), a, b, tl.where(after, m, NOTHING), a, b)
+        reached = its if i == 0 else _merge_sides(*reached, *its)
+    their_base, mb, ab, bb, ma, aa, ba = tl.reduce(reached, 0, _merge_sides, keep_dims=True)
+    largest = tl.maximum(base, their_base)
+    further = (their_base - largest) * LOG2E
+    return largest, (mb + further, ab, bb), (ma + further, aa, ba)
 
 
 @triton.jit
-def store_carry(carries, n, me, channel, inside, C: tl.constexpr, before, after, BLOCKS: tl.constexpr):
-    """What reaches block `me` from the others, as from `carry_of`, in carries: (sequences, blocks, 6, channels)."""
-    at, carry = carries + (n * BLOCKS + me) * CARRY * C + channel, before + after
-    for part in tl.static_range(CARRY):
-        tl.store(at + part * C, carry[part], mask=inside)
+def _merge_sides(base1, mb1, ab1, bb1, ma1, aa1, ba1, base2, mb2, ab2, bb2, ma2, aa2, ba2):
+    """The sum of two pairs before and of two after, each (m, a, b), relative to the larger base."""
+    base = tl.maximum(base1, base2)
+    further1, further2 = (base1 - base) * LOG2E, (base2 - base) * LOG2E
+    mb, ab, bb = merge(mb1 + further1, ab1, bb1, mb2 + further2, ab2, bb2)
+    ma, aa, ba = merge(ma1 + further1, aa1, ba1, ma2 + further2, aa2, ba2)
+    return base, mb, ab, bb, ma, aa, ba
+
+
+@triton.jit
+def store_carry(
+    carries, n, me, channel, inside, C: tl.constexpr, base, before, after, BLOCKS: tl.constexpr, CHUNKS: tl.constexpr
+):
+    """What reaches block `me` from the others, as from `carry_of`, for `load_carry`; carries are as blocks."""
+    there = inside & (tl.arange(0, CHUNKS)[:, None] == 0)
+    at = carries + ((n * BLOCKS + me) * 2 * C + channel) * PARTS
+    _store(at, there, (base,) + before, PARTS)
+    _store(at + C * PARTS, there, (base,) + after, PARTS)
 
 
 @triton.jit
 def load_carry(carries, n, me, channel, inside, C: tl.constexpr, BLOCKS: tl.constexpr):
     """What `store_carry` has stored."""
-    at, carry = carries + (n * BLOCKS + me) * CARRY * C + channel, ()
-    for part in tl.static_range(CARRY):
-        carry = carry + (tl.load(at + part * C, mask=inside, other=0.0),)
-    return carry[:3], carry[3:]
+    at = carries + ((n * BLOCKS + me) * 2 * C + channel) * PARTS
+    base, mb, ab, bb = _load(at, inside, PARTS)
+    _, ma, aa, ba = _load(at + C * PARTS, inside, PARTS)
+    return base, (mb, ab, bb), (ma, aa, ba)
 
 
 @triton.jit
@@ -145,11 +113,133 @@ def store_block(
         before, after: as from `passing`, of all chunks: the last one's, and the first one's, are the block's.
     """
     chunk = tl.arange(0, CHUNKS)[:, None]
-    at = blocks + (n * BLOCKS + me) * (2 * PARTS) * C + tl.broadcast_to(channel, before[0].shape)
-    for side in tl.static_range(2):
-        parts = (base,) + (before if side == 0 else after)
-        there = inside & (chunk == (CHUNKS - 1 if side == 0 else 0))
-        for part in tl.static_range(PARTS):
-            bits = parts[part].to(tl.int32, bitcast=True)
-            known = tl.where(bits == UNKNOWN, UNKNOWN - 1, bits).to(tl.float32, bitcast=True)
-            tl.store(at + (side * PARTS + part) * C, tl.broadcast_to(known, at.shape), mask=there)
+    at = blocks + ((n * BLOCKS + me) * 2 * C + channel) * PARTS
+    _store(at, inside & (chunk == CHUNKS - 1), (base,) + before, PARTS)
+    _store(at + C * PARTS, inside & (chunk == 0), (base,) + after, PARTS)
+
+
+@triton.jit
+def add_up(
+    shares, b, s, me, channel, inside, C: tl.constexpr, dw, du, dwu_ptr, BLOCKS: tl.constexpr, CHUNKS: tl.constexpr
+):
+    """A sample's dw and du, (2, samples, channels), of its scans' and blocks' shares of both, (1, channels) each.
+
+    The last of its programs to start, that of the first scan's first block, waits for the others' shares and adds.
+
+    Args:
+        shares: (samples, scans, blocks, channels, 2), float32, all 0 before the kernel.
+    """
+    number, chunk = tl.num_programs(1) * BLOCKS, tl.arange(0, CHUNKS)[:, None]
+    at = shares + (b * number * C + channel) * 2
+    _store(at + (s * BLOCKS + me) * C * 2, inside & (chunk == 0), (dw, du), 2)
+    if (s == 0) & (me == 0):
+        dws = tl.zeros((CHUNKS, channel.shape[1]), tl.float32)
+        dus = dws
+        for i in range(0, number, CHUNKS):
+            its, there = at + (i + chunk) * C * 2, inside & (i + chunk < number)
+            its_dw, its_du = _awaited(its, _load(its, there, 2), 2)
+            dws, dus = dws + its_dw, dus + its_du
+        dws, dus = sum_both(dws, dus)
+        store_dwu(dwu_ptr, b, channel, inside, C, dws, dus)
+
+
+@triton.jit
+def store_dwu(dwu_ptr, b, channel, inside, C: tl.constexpr, dw, du):
+    """A sample's dw and du, (1, channels) each, in (2, samples, channels)."""
+    at = dwu_ptr + b * C + channel
+    tl.store(at, dw, mask=inside)
+    tl.store(at + tl.num_programs(2) * C, du, mask=inside)
+
+
+@triton.jit
+def sum_both(x, y):
+    """The sums of both along the first axis, (1, channels)."""
+    return tl.reduce((x, y), 0, _add_both, keep_dims=True)
+
+
+@triton.jit
+def _add_both(x1, y1, x2, y2):
+    return x1 + x2, y1 + y2
+
+
+@triton.jit
+def _load(at, there, NUMBER: tl.constexpr):
+    """The numbers from `at` on, two or four; -0 where there are none."""
+    if INTERPRETED:
+        numbers = ()
+        for i in tl.static_range(NUMBER):
+            numbers = numbers + (tl.load(at + i, mask=there, other=-0.0),)
+        return numbers
+    asm: tl.constexpr = _loading(NUMBER)
+    arguments = (at.to(tl.int64), there.to(tl.int32))
+    return tl.inline_asm_elementwise(asm, "=&r," * NUMBER + "l,r", arguments, floats(NUMBER), False, 1)
+
+
+@triton.jit
+def _awaited(at, its, NUMBER: tl.constexpr):
+    """The numbers from `at` on, any of which may be 0 yet in `its`: a thread waits for its own."""
+    if INTERPRETED:
+        return its
+    asm: tl.constexpr = _awaiting(NUMBER)
+    constraints: tl.constexpr = "=&r," * NUMBER + "l" + (",0,1" if NUMBER == 2 else ",0,1,2,3")
+    return tl.inline_asm_elementwise(asm, constraints, (at.to(tl.int64),) + its, floats(NUMBER), False, 1)
+
+
+@triton.jit
+def _store(at, there, numbers, NUMBER: tl.constexpr):
+    """The numbers from `at` on, where they are there; a 0 as -0, which is known from what no program has stored."""
+    known, at = (), tl.broadcast_to(at, there.shape)
+    for i in tl.static_range(NUMBER):
+        bits = tl.broadcast_to(numbers[i], there.shape).to(tl.int32, bitcast=True)
+        known = known + (tl.where(bits == 0, -(2**31), bits).to(tl.float32, bitcast=True),)
+    if INTERPRETED:
+        for i in tl.static_range(NUMBER):
+            tl.store(at + i, known[i], mask=there)
+    else:
+        asm: tl.constexpr = _storing(NUMBER)
+        constraints: tl.constexpr = "=r,l,r" + ",r" * NUMBER
+        arguments = (at.to(tl.int64), there.to(tl.int32)) + known
+        tl.inline_asm_elementwise(asm, constraints, arguments, tl.int32, False, 1)
+
+
+@triton.constexpr_function
+def _loading(number):
+    zeros = "\n".join([f"mov.b32 ${i}, 0x80000000;" for i in range(number)])
+    return f"""{{
+        .reg .pred there;
+        setp.ne.u32 there, ${number + 1}, 0;
+        {zeros}
+        @there {_load_to_outputs(number)}
+    }}"""
+
+
+@triton.constexpr_function
+def _awaiting(number):
+    unknown = "\n".join([f"setp.eq.or.s32 waits, ${i}, 0, waits;" for i in range(1, number)])
+    return f"""{{
+        .reg .pred waits;
+    again:
+        setp.eq.s32 waits, $0, 0;
+        {unknown}
+        @!waits bra known;
+        {_load_to_outputs(number)}
+        bra again;
+    known:
+    }}"""
+
+
+@triton.constexpr_function
+def _load_to_outputs(number):
+    outputs = ", ".join([f"${i}" for i in range(number)])
+    return f"ld.relaxed.gpu.global.v{number}.b32 {{{outputs}}}, [${number}];"
+
+
+@triton.constexpr_function
+def _storing(number):
+    inputs = ", ".join([f"${i + 3}" for i in range(number)])
+    return f"""{{
+        .reg .pred there;
+        setp.ne.u32 there, $2, 0;
+        @there st.relaxed.gpu.global.v{number}.b32 [$1], {{{inputs}}};
+        mov.b32 $0, 0;
+    }}"""

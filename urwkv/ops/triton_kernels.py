@@ -12,7 +12,16 @@ chunk multiplies L e^(L-1), one that starts or ends in it the derivative of Horn
 import triton
 import triton.language as tl
 
-from urwkv.ops.triton_blocks import awaited_sums, carry_of, load_carry, others_sums, store_block, store_carry
+from urwkv.ops.triton_blocks import (
+    add_up,
+    carry_of,
+    load_carry,
+    others_sums,
+    store_block,
+    store_carry,
+    store_dwu,
+    sum_both,
+)
 from urwkv.ops.triton_math import fetch, invert
 from urwkv.ops.triton_sums import (
     LOG2E,
@@ -24,14 +33,16 @@ from urwkv.ops.triton_sums import (
     passing,
     reaching,
     scaled,
+    shifted,
     sums_at,
     times,
     totals,
     weigh,
 )
+from urwkv.ops.triton_tokens import load_tokens, store_tokens
 
 UNSPECIALISED = [
-    *("T", "N", "ahead", "w_b", "w_c", "u_b", "u_c"),
+    *("T", "ahead", "w_b", "w_c", "u_b", "u_c"),
     *("k_b", "k_s", "v_b", "v_s", "dy_b", "dy_s"),
 ]
 """Integers of the kernels that are no reason to compile them anew, whatever their values."""
@@ -62,31 +73,6 @@ def _fetch(base, b, s, ahead, x_b, x_s, x_t: tl.constexpr, ROWS: tl.constexpr):
     fetch(base + b * x_b + s * x_s + share * ROWS * x_t, size, b >= 0)
 
 
-@triton.jit
-def _load(base, first, T, inside, other, stride: tl.constexpr, L: tl.constexpr, EVEN: tl.constexpr):
-    """A tuple of L tensors (chunks, channels), float32; `first` is each chunk's first token."""
-    loaded = ()
-    base += first * stride
-    for i in tl.static_range(L):
-        if EVEN:
-            token = tl.load(base + i * stride)
-        else:
-            token = tl.load(base + i * stride, mask=inside & (first + i < T), other=other)
-        loaded = loaded + (token.to(tl.float32),)
-    return loaded
-
-
-@triton.jit
-def _store(base, first, T, inside, tokens, stride: tl.constexpr, L: tl.constexpr, EVEN: tl.constexpr):
-    base += first * stride
-    for i in tl.static_range(L):
-        token = tokens[i].to(base.dtype.element_ty)
-        if EVEN:
-            tl.store(base + i * stride, token)
-        else:
-            tl.store(base + i * stride, token, mask=inside & (first + i < T))
-
-
 @triton.jit(do_not_specialize=UNSPECIALISED)
 def summarise(
     w_ptr, k_ptr, v_ptr, blocks, T, w_b, w_c, k_b, k_s, v_b, v_s,
@@ -98,10 +84,10 @@ def summarise(
     n, b, s, me, channel = _place(CHANNELS, BLOCKS, False, BLOCK, False)
     inside, first = channel < C, (me * CHUNKS + tl.arange(0, CHUNKS)[:, None]) * L
     w = tl.load(w_ptr + b * w_b + channel * w_c, mask=inside, other=0.0).to(tl.float32)
-    ks = _load(k_ptr + b * k_b + s * k_s + channel * k_c, first, T, inside, NOTHING, k_t, L, EVEN)
-    vs = _load(v_ptr + b * v_b + s * v_s + channel * v_c, first, T, inside, 0.0, v_t, L, EVEN)
+    ks = load_tokens(k_ptr + b * k_b + s * k_s + channel * k_c, first, T, inside, NOTHING, k_t, L, EVEN)
+    vs = load_tokens(v_ptr + b * v_b + s * v_s + channel * v_c, first, T, inside, 0.0, v_t, L, EVEN)
     e, step = decay_of(w), w * (L * LOG2E)
-    base, m, xs = weigh(ks, L)
+    base, m, xs = weigh(ks, None, L)
     xvs = times(xs, vs, L)
     own_before, own_after = totals(xvs, xs, e, L, False)[0], totals(xvs, xs, e, L, True)[0]
     before, after = reaching(m, own_before, own_after, step, CHUNKS)
@@ -126,20 +112,18 @@ def forward(
         ahead: the samples from what this reads to what it has the cache FETCH.
         CHANNELS: programs along the channels, BLOCK channels each. BLOCKS: blocks a sequence. CHUNKS: chunks a
             block, of L tokens. EVEN: T and C are whole multiples of others.
-        WAIT: in blocks is UNKNOWN, each program stores its block's sums there, and waits for the others'; else
-            `summarise` has stored them.
+        WAIT: blocks are 0, each program stores its block's sums there, and waits for the others'; else `summarise`
+            has stored them.
     """
     # From the last program to the first: what `summarise`, if it ran, read last is still in the cache.
     n, b, s, me, channel = _place(CHANNELS, BLOCKS, WAIT, BLOCK, True)
     inside, first = channel < C, (me * CHUNKS + tl.arange(0, CHUNKS)[:, None]) * L
     w = tl.load(w_ptr + b * w_b + channel * w_c, mask=inside, other=0.0).to(tl.float32)
     u = tl.load(u_ptr + b * u_b + channel * u_c, mask=inside, other=0.0).to(tl.float32)
-    if BLOCKS > 1 and not WAIT:
-        others = others_sums(blocks, n, me, channel, inside, C, BLOCKS, CHUNKS)
-    ks = _load(k_ptr + b * k_b + s * k_s + channel * k_c, first, T, inside, NOTHING, k_t, L, EVEN)
-    vs = _load(v_ptr + b * v_b + s * v_s + channel * v_c, first, T, inside, 0.0, v_t, L, EVEN)
+    ks = load_tokens(k_ptr + b * k_b + s * k_s + channel * k_c, first, T, inside, NOTHING, k_t, L, EVEN)
+    vs = load_tokens(v_ptr + b * v_b + s * v_s + channel * v_c, first, T, inside, 0.0, v_t, L, EVEN)
     e, own, step = decay_of(w), tl.exp(u), w * (L * LOG2E)
-    base, m, xs = weigh(ks, L)
+    base, m, xs = weigh(ks, None, L)
     xvs = times(xs, vs, L)
     if FETCH:
         _fetch(k_ptr, b, s, ahead, k_b, k_s, k_t, CHUNKS * L // CHANNELS)
@@ -149,10 +133,12 @@ def forward(
     if WAIT:
         out_before, out_after = passing(before, m, own_before, step), passing(after, m, own_after, step)
         store_block(blocks, base, n, me, channel, inside, C, out_before, out_after, BLOCKS, CHUNKS)
-        others = awaited_sums(blocks, n, me, channel, inside, C, BLOCKS, CHUNKS)
     if BLOCKS > 1:
-        carry_before, carry_after = carry_of(others, base, me, CHUNKS * step, BLOCKS, CHUNKS)
-        store_carry(carries, n, me, channel, inside, C, carry_before, carry_after, BLOCKS)
+        others = others_sums(blocks, n, me, channel, inside, C, BLOCKS, CHUNKS, WAIT)
+        largest, carry_before, carry_after = carry_of(others, base, me, CHUNKS * step, BLOCKS, CHUNKS)
+        store_carry(carries, n, me, channel, inside, C, largest, carry_before, carry_after, BLOCKS, CHUNKS)
+        less = (base - largest) * LOG2E
+        m, before, after = m + less, shifted(before, less), shifted(after, less)
         before, after = carried(before, after, carry_before, carry_after, step, CHUNKS)
     top = tl.maximum(m, tl.maximum(before[0], after[0]))
     f, before, after, ys = tl.exp2(m - top), sums_at(top, before), sums_at(top, after), ()
@@ -160,19 +146,19 @@ def forward(
     sums_v = around(scaled(xvs, f, L), own, e, before[0], after[0], L)
     for i in tl.static_range(L):
         ys = ys + (sums_v[i] * invert(sums_1[i]),)
-    _store(y_ptr + n * T * C + channel, first, T, inside, ys, C, L, EVEN)
+    store_tokens(y_ptr + n * T * C + channel, first, T, inside, ys, C, L, EVEN)
 
 
 @triton.jit(do_not_specialize=UNSPECIALISED)
 def backward(
-    w_ptr, u_ptr, k_ptr, v_ptr, dy_ptr, dk_ptr, dv_ptr, dwu_ptr, carries, blocks, T, N,
+    w_ptr, u_ptr, k_ptr, v_ptr, dy_ptr, dk_ptr, dv_ptr, dwu_ptr, carries, blocks, shares, T, ahead,
     w_b, w_c, u_b, u_c, k_b, k_s, v_b, v_s, dy_b, dy_s,
     k_t: tl.constexpr, k_c: tl.constexpr, v_t: tl.constexpr, v_c: tl.constexpr,
     dy_t: tl.constexpr, dy_c: tl.constexpr, C: tl.constexpr, LAST: tl.constexpr,
     CHANNELS: tl.constexpr, BLOCKS: tl.constexpr, BLOCK: tl.constexpr, CHUNKS: tl.constexpr, L: tl.constexpr,
-    EVEN: tl.constexpr, WAIT: tl.constexpr,
+    EVEN: tl.constexpr, WAIT: tl.constexpr, ALONE: tl.constexpr, FETCH: tl.constexpr,
 ):  # fmt: skip
-    """dk and dv, contiguous, and each block's share of dw and du, (2, N, BLOCKS, C).
+    """dk and dv, contiguous, and dw and du, (2, B, C). ALONE: a sample is one scan of one block.
 
     Where a sequence is longer than a block this runs twice, first (LAST false) for the blocks' sums of g and h; or
     once, and its programs WAIT for each other's.
@@ -181,14 +167,19 @@ def backward(
     inside, first = channel < C, (me * CHUNKS + tl.arange(0, CHUNKS)[:, None]) * L
     w = tl.load(w_ptr + b * w_b + channel * w_c, mask=inside, other=0.0).to(tl.float32)
     u = tl.load(u_ptr + b * u_b + channel * u_c, mask=inside, other=0.0).to(tl.float32)
+    base = None
     if BLOCKS > 1:
-        carry_before, carry_after = load_carry(carries, n, me, channel, inside, C, BLOCKS)
-    ks = _load(k_ptr + b * k_b + s * k_s + channel * k_c, first, T, inside, NOTHING, k_t, L, EVEN)
-    vs = _load(v_ptr + b * v_b + s * v_s + channel * v_c, first, T, inside, 0.0, v_t, L, EVEN)
-    dys = _load(dy_ptr + b * dy_b + s * dy_s + channel * dy_c, first, T, inside, 0.0, dy_t, L, EVEN)
+        base, carry_before, carry_after = load_carry(carries, n, me, channel, inside, C, BLOCKS)
+    ks = load_tokens(k_ptr + b * k_b + s * k_s + channel * k_c, first, T, inside, NOTHING, k_t, L, EVEN)
+    vs = load_tokens(v_ptr + b * v_b + s * v_s + channel * v_c, first, T, inside, 0.0, v_t, L, EVEN)
+    dys = load_tokens(dy_ptr + b * dy_b + s * dy_s + channel * dy_c, first, T, inside, 0.0, dy_t, L, EVEN)
     e, own, zero, step = decay_of(w), tl.exp(u), tl.zeros((CHUNKS, BLOCK), tl.float32), w * (L * LOG2E)
-    base, m, xs = weigh(ks, L)
+    base, m, xs = weigh(ks, base, L)
     xvs = times(xs, vs, L)
+    if FETCH:
+        _fetch(k_ptr, b, s, ahead, k_b, k_s, k_t, CHUNKS * L // CHANNELS)
+        _fetch(v_ptr, b, s, ahead, v_b, v_s, v_t, CHUNKS * L // CHANNELS)
+        _fetch(dy_ptr, b, s, ahead, dy_b, dy_s, dy_t, CHUNKS * L // CHANNELS)
     own_before, before_by_e = totals(xvs, xs, e, L, False)
     own_after, after_by_e = totals(xvs, xs, e, L, True)
     before_by_e, after_by_e = (now(before_by_e[0]), now(before_by_e[1])), (now(after_by_e[0]), now(after_by_e[1]))
@@ -210,7 +201,7 @@ def backward(
     # Along them g and z = v g + h (a token's own share cancels in z), at the exponent -top; and of dw each product of
     # two tokens, the second of which, to whose y the first adds, is one of the chunk.
     gs, zs, hs, upto_g, upto_h, before_v_by_e, before_1_by_e = (), (), (), zero, zero, zero, zero
-    dw, du = zero, zero
+    dw, dw_back, du = zero, zero, zero
     for i in tl.static_range(L):
         x, others_v, others_1 = xs[i] * f, before_v + afters_v[i], before_1 + afters_1[i]
         inverse = invert(tl.fma(own, x, others_1))
@@ -221,25 +212,22 @@ def backward(
         h = tl.fma(-vs[i], g, z)
         gs, zs, hs, du = gs + (g,), zs + (z,), hs + (h,), tl.fma(x, z, du)
         dw = tl.fma(before_v_by_e, g, tl.fma(before_1_by_e, h, dw))
-        dw = tl.fma(afters_v[i], upto_g, tl.fma(afters_1[i], upto_h, dw))
+        dw_back = tl.fma(afters_v[i], upto_g, tl.fma(afters_1[i], upto_h, dw_back))
         before_v_by_e, before_1_by_e = tl.fma(before_v_by_e, e, before_v), tl.fma(before_1_by_e, e, before_1)
         before_v, before_1 = tl.fma(before_v, e, x * vs[i]), tl.fma(before_1, e, x)
         upto_g, upto_h = tl.fma(upto_g, e, g), tl.fma(upto_h, e, h)
-    dw, du = now(dw), now(du)
+    dw, du = now(dw + dw_back), now(du)
 
     mg = tl.where(first < T, -top, NOTHING)
     own_before, own_after = (upto_g, upto_h), totals(gs, hs, e, L, True)[0]
-    if LAST and BLOCKS > 1 and not WAIT:
-        others = others_sums(blocks, n, me, channel, inside, C, BLOCKS, CHUNKS)
     g_before, g_after = reaching(mg, own_before, own_after, step, CHUNKS)
     if WAIT or not LAST:
         out_before, out_after = passing(g_before, mg, own_before, step), passing(g_after, mg, own_after, step)
         store_block(blocks, -base, n, me, channel, inside, C, out_before, out_after, BLOCKS, CHUNKS)
     if LAST:
-        if WAIT:
-            others = awaited_sums(blocks, n, me, channel, inside, C, BLOCKS, CHUNKS)
         if BLOCKS > 1:
-            carry_before, carry_after = carry_of(others, -base, me, CHUNKS * step, BLOCKS, CHUNKS)
+            others = others_sums(blocks, n, me, channel, inside, C, BLOCKS, CHUNKS, WAIT)
+            _, carry_before, carry_after = carry_of(others, -base, me, CHUNKS * step, BLOCKS, CHUNKS)
             g_before, g_after = carried(g_before, g_after, carry_before, carry_after, step, CHUNKS)
 
         # The products of two tokens between which the chunk lies whole; then those whose adding one it holds.
@@ -259,8 +247,10 @@ def backward(
         for i in tl.static_range(L):
             dvs = dvs + (xs[i] * tl.fma(own, gs[i], others_g[i]),)
             dks = dks + (xs[i] * tl.fma(own, zs[i], tl.fma(vs[i], others_g[i], others_h[i])),)
-        _store(dk_ptr + n * T * C + channel, first, T, inside, dks, C, L, EVEN)
-        _store(dv_ptr + n * T * C + channel, first, T, inside, dvs, C, L, EVEN)
-        at = dwu_ptr + (n * BLOCKS + me) * C + channel
-        tl.store(at, tl.sum(dw, 0, keep_dims=True) * -e, mask=inside)
-        tl.store(at + N * BLOCKS * C, tl.sum(du, 0, keep_dims=True) * own, mask=inside)
+        store_tokens(dk_ptr + n * T * C + channel, first, T, inside, dks, C, L, EVEN)
+        store_tokens(dv_ptr + n * T * C + channel, first, T, inside, dvs, C, L, EVEN)
+        dw, du = sum_both(dw * -e, du * own)
+        if ALONE:
+            store_dwu(dwu_ptr, b, channel, inside, C, dw, du)
+        else:
+            add_up(shares, b, s, me, channel, inside, C, dw, du, dwu_ptr, BLOCKS, CHUNKS)

@@ -10,6 +10,12 @@ INTERPRETED = tl.constexpr(os.environ.get("TRITON_INTERPRET") == "1")
 """Whether Triton interprets the kernels: its interpreter knows no machine instructions."""
 
 
+@triton.constexpr_function
+def floats(number):
+    """The dtypes of so many outputs of an instruction."""
+    return (tl.float32,) * number
+
+
 @triton.jit
 def invert(x):
     """1 / x of a positive x in one instruction, to 1 ulp: a division cares for extremes that x stays clear of."""

@@ -3,6 +3,7 @@
 Importing this needs Triton. Everything inside is float32; the order of every sum is fixed, so results repeat.
 """
 
+import math
 from dataclasses import dataclass
 from typing import Any
 
@@ -11,7 +12,7 @@ import triton
 from torch import Tensor
 
 from urwkv.ops import triton_kernels as kernels
-from urwkv.ops.triton_blocks import CARRY, PARTS, UNKNOWN
+from urwkv.ops.triton_blocks import PARTS
 from urwkv.ops.triton_math import INTERPRETED
 
 AHEAD = 8 * 2**20
@@ -43,23 +44,27 @@ class Tiles:
 
     @classmethod
     def forward(cls, tokens: int, channels: int) -> "Tiles":
-        """The cut for the sums of x and for y.
-
-        A chunk is at most an eighth of its sequence: within it, weights are float32 around one exponent, and swing
-        by that share of |decay|.
-        """
-        chunk = min(32, triton.next_power_of_2(triton.cdiv(tokens, 8)))
-        width = max(8, min(32, triton.next_power_of_2(channels)))
-        return cls(chunk, 8, width, width // 4, 128)
+        """The cut for the sums of x and for y."""
+        chunk, chunks = cls._chunks(tokens)
+        width = max(8, min(32 if tokens <= 256 else 16, 256 // chunks, triton.next_power_of_2(channels)))
+        return cls(chunk, chunks, width, chunks * width // 32, 128)
 
     @classmethod
-    def backward(cls, tokens: int, channels: int, size: int) -> "Tiles":
-        """The cut for the gradients, of numbers of so many bytes.
+    def backward(cls, tokens: int, channels: int) -> "Tiles":
+        """The cut for the gradients: of fewer channels, since more is held of each token."""
+        chunk, chunks = cls._chunks(tokens)
+        width = max(8, min(128 // chunks, triton.next_power_of_2(channels)))
+        return cls(chunk, chunks, width, chunks * width // 32, 255)
 
-        The same blocks, in shorter chunks, since more is held of each token; and one sector of a row.
+    @staticmethod
+    def _chunks(tokens: int) -> tuple[int, int]:
+        """Tokens a chunk and chunks a block: 256 tokens a block, or all there are.
+
+        A chunk is at most an eighth of its sequence: within it, weights are float32 around one exponent, and swing
+        by that share of |decay|, which comes twice where a chunk passes on what another has summed.
         """
-        chunk = min(16, triton.next_power_of_2(triton.cdiv(tokens, 16)))
-        return cls(chunk, 16, 8, 4, 168) if size > 2 or channels <= 8 else cls(chunk, 16, 16, 8, 128)
+        chunk = 1 << (min(32, max(1, tokens // 8)).bit_length() - 1)
+        return chunk, 8 if chunk == 32 or tokens <= 8 * chunk else 16
 
     @property
     def most_registers(self) -> int:
@@ -96,28 +101,29 @@ def _waits(k: Tensor, tiles: Tiles) -> bool:
     return blocks * CROWD <= places
 
 
-def _samples_ahead(words: dict[str, Any], k: Tensor, v: Tensor) -> int:
-    """How many samples ahead the cache fetches k and v; 0 where it does not.
+def _samples_ahead(words: dict[str, Any], *read: Tensor) -> int:
+    """How many samples ahead the cache fetches what is read, (B, S, T, C) each; 0 where it does not.
 
     It fetches whole rows, each program an equal share of a block's, where samples are not larger than twice AHEAD.
     """
+    k = read[0]
     if k.device.type != "cuda" or torch.cuda.get_device_capability(k.device) < HAS_FETCH or not k.numel():
         return 0
     if not words["EVEN"] or words["CHUNKS"] * words["L"] % words["CHANNELS"]:
         return 0
     batch, *_, channels = k.shape
-    for x in (k, v):
+    for x in read:
         steps = (x.data_ptr(), *(stride * x.element_size() for stride in (*x.stride()[:2], channels)))
         if x.stride()[2:] != (channels, 1) or any(step % 16 for step in steps):
             return 0
-    sample = sum(x[0].numel() * x.element_size() for x in (k, v))
+    sample = sum(x[0].numel() * x.element_size() for x in read)
     ahead = max(1, round(AHEAD / sample))
     return ahead if ahead < batch and sample <= 2 * AHEAD else 0
 
 
 @torch.library.custom_op("fedurwkv::biwkv", mutates_args=())
 def _biwkv(w: Tensor, u: Tensor, k: Tensor, v: Tensor) -> tuple[Tensor, Tensor]:
-    """y, and what reaches each block, (B S, blocks, 6, C) float32, empty where a sequence is one block."""
+    """y, and what reaches each block, (B S, blocks, 2, C, 4) float32, empty where a sequence is one block."""
     batch, scans, tokens, channels = k.shape
     y, carries = _empty_results(k, v)
     tiles = Tiles.forward(tokens, channels)
@@ -141,20 +147,21 @@ def _biwkv(w: Tensor, u: Tensor, k: Tensor, v: Tensor) -> tuple[Tensor, Tensor]:
 def _empty_results(k: Tensor, v: Tensor) -> tuple[Tensor, Tensor]:
     batch, scans, tokens, channels = k.shape
     blocks = Tiles.forward(tokens, channels).blocks(tokens)
-    kept = (batch * scans, blocks, CARRY.value, channels) if blocks > 1 else (0,)
+    kept = (batch * scans, blocks, 2, channels, PARTS.value) if blocks > 1 else (0,)
     return torch.empty(k.shape, dtype=v.dtype, device=v.device), torch.empty(
         kept, dtype=torch.float32, device=k.device
     )
 
 
 def _sums_of_blocks(carries: Tensor, wait: bool) -> Tensor:
-    """Where blocks store their own sums, (B S, blocks, 8, C) float32; UNKNOWN where programs wait for them."""
-    if carries.ndim == 1:
-        return carries
-    shape = (*carries.shape[:2], 2 * PARTS.value, carries.shape[3])
-    if wait:
-        return torch.full(shape, UNKNOWN.value, dtype=torch.int32, device=carries.device).view(torch.float32)
-    return torch.empty(shape, dtype=torch.float32, device=carries.device)
+    """Where blocks store their own sums, as `carries`; 0 where programs wait for them."""
+    return torch.zeros_like(carries) if wait else torch.empty_like(carries)
+
+
+def _zeros(carries: Tensor, shape: tuple[int, ...]) -> tuple[Tensor, Tensor]:
+    """Zeros like `carries`, and of a shape, made at once."""
+    zeros = torch.zeros(carries.numel() + math.prod(shape), device=carries.device)
+    return zeros[: carries.numel()].view(carries.shape), zeros[carries.numel() :].view(shape)
 
 
 @_biwkv.register_fake
@@ -166,30 +173,30 @@ def _(w: Tensor, u: Tensor, k: Tensor, v: Tensor) -> tuple[Tensor, Tensor]:
 def _biwkv_backward(
     w: Tensor, u: Tensor, k: Tensor, v: Tensor, carries: Tensor, dy: Tensor
 ) -> tuple[Tensor, Tensor, Tensor]:
-    """dk, dv, and each block's share of dw and du, (2, B, S, blocks, C) float32."""
+    """dk, dv, and dw and du, (2, B, C) float32."""
     batch, scans, tokens, channels = k.shape
     dk, dv, dwu = _empty_gradients(k, v)
-    tiles = Tiles.backward(tokens, channels, k.element_size())
+    tiles = Tiles.backward(tokens, channels)
     words, wait = tiles.words(tokens, channels), _waits(k, tiles)
-    grid = (words["BLOCKS"] * words["CHANNELS"], scans, batch)
-    sums = _sums_of_blocks(carries, wait)
+    grid, ahead = (words["BLOCKS"] * words["CHANNELS"], scans, batch), _samples_ahead(words, k, v, dy)
+    sums, shares, alone = *_zeros(carries, (batch, scans, words["BLOCKS"], channels, 2)), scans * words["BLOCKS"] == 1
     with torch.cuda.device_of(k):  # type: ignore[no-untyped-call]
         for last in (False, True) if words["BLOCKS"] > 1 and not wait else (True,):
             kernels.backward[grid](
-                w, u, k, v, dy, dk, dv, dwu, carries, sums, tokens, batch * scans,
+                w, u, k, v, dy, dk, dv, dwu, carries, sums, shares, tokens, ahead,
                 *_strides(w), *_strides(u), *k.stride()[:2], *v.stride()[:2], *dy.stride()[:2],
                 *k.stride()[2:], *v.stride()[2:], *dy.stride()[2:], channels, last, **words, WAIT=wait,
+                ALONE=alone, FETCH=ahead > 0,
             )  # fmt: skip
     return dk, dv, dwu
 
 
 def _empty_gradients(k: Tensor, v: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-    batch, scans, tokens, channels = k.shape
-    blocks = Tiles.backward(tokens, channels, k.element_size()).blocks(tokens)
+    batch, _, _, channels = k.shape
     return (
         torch.empty(k.shape, dtype=k.dtype, device=k.device),
         torch.empty(v.shape, dtype=v.dtype, device=v.device),
-        torch.empty(2, batch, scans, blocks, channels, dtype=torch.float32, device=k.device),
+        torch.empty(2, batch, channels, dtype=torch.float32, device=k.device),
     )
 
 
@@ -211,9 +218,7 @@ def _keep(ctx: Any, inputs: tuple[Tensor, ...], output: tuple[Tensor, Tensor]) -
 def _differentiate(ctx: Any, dy: Tensor, _: Tensor) -> tuple[Tensor, ...]:
     w, u, k, v, carries = ctx.saved_tensors
     dk, dv, dwu = _biwkv_backward(w, u, k, v, carries, dy)
-    dw, du = (
-        grad.sum_to_size(vector.shape).to(vector.dtype) for grad, vector in zip(dwu.sum((2, 3)), (w, u), strict=True)
-    )
+    dw, du = (grad.sum_to_size(vector.shape).to(vector.dtype) for grad, vector in zip(dwu, (w, u), strict=True))
     return dw, du, dk, dv
 
 

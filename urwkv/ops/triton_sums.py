@@ -28,13 +28,14 @@ def decay_of(w):
     """
     n = tl.floor(0.5 - w * LOG2E)
     r = tl.fma(n, -1.42860677e-6, tl.fma(n, -0.693145752, -w))
+    n = tl.minimum(n, 127.0)  # so that e, which sums of one token do not need, is finite
     q = tl.fma(r, tl.fma(r, tl.fma(r, tl.fma(r, 1 / 5040, 1 / 720), 1 / 120), 1 / 24), 1 / 6)
     return (1.0 + tl.fma(r * r, tl.fma(q, r, 0.5), r)) * tl.exp2(n)
 
 
 @triton.jit
-def weigh(ks, L: tl.constexpr):
-    """The block's largest key, its base, each chunk's exponent beside it, m, and the tokens' x.
+def weigh(ks, base, L: tl.constexpr):
+    """The base, each chunk's exponent beside it, m, and the tokens' x; None: the block's largest key becomes the base.
 
     exp(k) = exp(base) 2^m x, and x is at most 1. Differences of keys come first, products with LOG2E after: a product
     of a key far from zero is rounded by more than a weight may be off.
@@ -45,7 +46,7 @@ def weigh(ks, L: tl.constexpr):
     largest = (largest.to(tl.int32, bitcast=True) | zero_behind_barrier()).to(tl.float32, bitcast=True)
     for i in tl.static_range(L):
         largest = tl.maximum(largest, ks[i])
-    base, xs = tl.max(largest, 0, keep_dims=True), ()
+    xs, base = (), tl.max(largest, 0, keep_dims=True) if base is None else base
     for i in tl.static_range(L):
         xs = xs + (tl.exp2((ks[i] - largest) * LOG2E),)
     return base, (largest - base) * LOG2E, xs
@@ -119,13 +120,6 @@ def merge(m1, a1, b1, m2, a2, b2):
 
 
 @triton.jit
-def nothing_like(x):
-    """The pair (m, a, b) of no tokens, in the shape of x."""
-    zero = tl.zeros(x.shape, tl.float32)
-    return zero + NOTHING, zero, zero
-
-
-@triton.jit
 def reaching(m, before, after, step, CHUNKS: tl.constexpr):
     """What reaches each chunk from the others of its block: ((m, a, b) before its start, (m, a, b) after its end).
 
@@ -172,6 +166,12 @@ def _paired(a, b):
 def passing(reaches, m, own, step):
     """The pair (m, a, b) that leaves each chunk, of what reaches it and of its own sums (a, b) at the exponent m."""
     return merge(reaches[0] - step, reaches[1], reaches[2], m, own[0], own[1])
+
+
+@triton.jit
+def shifted(pair, by):
+    """The same sums, their exponent being relative to a base lower by so much."""
+    return pair[0] + by, pair[1], pair[2]
 
 
 @triton.jit

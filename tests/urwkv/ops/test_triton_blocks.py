@@ -31,7 +31,7 @@ def assert_alike(found: list[Tensor], expected: list[Tensor]) -> None:
 
 def tiles_of(k: Tensor) -> list:
     tiles, shape = triton_scan.Tiles, k.shape[2:]
-    return [tiles.forward(*shape), tiles.backward(*shape, k.element_size())]
+    return [tiles.forward(*shape), tiles.backward(*shape)]
 
 
 def blocks_that_wait() -> list[int]:
@@ -72,7 +72,7 @@ def test_sequences_may_have_more_blocks_than_can_wait(monkeypatch):
 def test_what_is_no_number_is_waited_for_no_longer():
     w, u, k, v, dy = on_gpu(inputs(2048, 10.0, 3.0, channels=8))
     plain = value_and_gradients(triton_backend, w, u, k, v, dy)
-    for x, bits in itertools.product((k, v, dy), (-1, 0x7FC00000)):  # -1: what sums are until they are stored
+    for x, bits in itertools.product((k, v, dy), (-1, 0x7FC00000)):
         spoilt = x.clone()
         spoilt[0, 0, 700, 3] = torch.tensor(bits, dtype=torch.int32, device="cuda").view(torch.float32)
         found = value_and_gradients(
@@ -85,8 +85,10 @@ def test_what_is_no_number_is_waited_for_no_longer():
 
 @pytest.mark.gpu
 @ends
-def test_as_many_kernels_that_wait_as_may_run_side_by_side():
-    tensors = on_gpu(inputs(256 * min(blocks_that_wait()), 10.0, 3.0, batch=8, channels=256))
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+def test_as_many_kernels_that_wait_as_may_run_side_by_side(dtype):
+    w, u, *others = on_gpu(inputs(256 * min(blocks_that_wait()), 10.0, 3.0, batch=8, channels=256))
+    tensors = [w, u, *(tensor.to(dtype) for tensor in others)]
     assert all(triton_scan._waits(tensors[2], tiles) for tiles in tiles_of(tensors[2]))
     expected = value_and_gradients(triton_backend, *tensors)
     torch.cuda.synchronize()

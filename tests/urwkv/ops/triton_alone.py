@@ -30,7 +30,7 @@ from tests.urwkv.ops.test_triton_scan import assert_near_reference, inputs, pois
 from urwkv.ops import (
     gpu,
 )
-from urwkv.ops.triton_blocks import UNKNOWN, store_block
+from urwkv.ops.triton_blocks import store_block
 from urwkv.ops.triton_scan import Tiles, biwkv_triton
 
 
@@ -62,12 +62,10 @@ def interpret_blocks() -> None:
             patch.setattr(Tiles, way, staticmethod(lambda *_: Tiles(4, 2, 8, 2)))
         for tokens in (9, 53):
             assert_near_reference(operator, inputs(tokens, 10.0, 3.0, channels=9), 1e-5)
-    bits = torch.tensor([-1, 0x7FC00000, 0x3F800000, 0], dtype=torch.int32)
-    found = torch.empty(1, 1, 8, 4)
-    store_one[(1,)](bits.view(torch.float32), found)
-    assert torch.equal(
-        found[0, 0, 0].view(torch.int32), torch.tensor([UNKNOWN.value - 1, *bits[1:]], dtype=torch.int32)
-    )
+    base, found = torch.tensor([0.0, -0.0, float("nan"), 1.0]), torch.zeros(1, 1, 2, 4, 4)
+    store_one[(1,)](base, found)
+    torch.testing.assert_close(found[0, 0, 0, :, 0], base, rtol=0, atol=0, equal_nan=True)
+    assert found.view(torch.int32).all()
 
 
 @triton.jit
