@@ -15,8 +15,11 @@ from urwkv.ops import triton_kernels as kernels
 from urwkv.ops.triton_blocks import PARTS
 from urwkv.ops.triton_math import INTERPRETED
 
-AHEAD = 8 * 2**20
-"""Bytes of k and v that the cache fetches before they are read: all that an H200's programs hold of bfloat16."""
+AHEAD = {"forward": 224, "backward": 128}
+"""How many programs before it is read the cache fetches what a program reads. Some 260 run at a time on an H200."""
+
+CACHE = 16 * 2**20
+"""Bytes that are fetched but not yet read, at most: half of what an H200's second-level cache surely holds."""
 
 CROWD = 16
 """How many kernels whose programs wait for each other may run on a GPU at a time, in whatever streams."""
@@ -101,24 +104,24 @@ def _waits(k: Tensor, tiles: Tiles) -> bool:
     return blocks * CROWD <= places
 
 
-def _samples_ahead(words: dict[str, Any], *read: Tensor) -> int:
-    """How many samples ahead the cache fetches what is read, (B, S, T, C) each; 0 where it does not.
-
-    It fetches whole rows, each program an equal share of a block's, where samples are not larger than twice AHEAD.
+def _samples_ahead(programs: int, words: dict[str, Any], *read: Tensor) -> int:
+    """How many samples ahead, some so many programs, the cache fetches what is read, (B, S, T, C) each; 0 where it
+    does not. It fetches whole rows, each program an equal share of a block's.
     """
     k = read[0]
     if k.device.type != "cuda" or torch.cuda.get_device_capability(k.device) < HAS_FETCH or not k.numel():
         return 0
     if not words["EVEN"] or words["CHUNKS"] * words["L"] % words["CHANNELS"]:
         return 0
-    batch, *_, channels = k.shape
+    batch, scans, _, channels = k.shape
     for x in read:
         steps = (x.data_ptr(), *(stride * x.element_size() for stride in (*x.stride()[:2], channels)))
         if x.stride()[2:] != (channels, 1) or any(step % 16 for step in steps):
             return 0
     sample = sum(x[0].numel() * x.element_size() for x in read)
-    ahead = max(1, round(AHEAD / sample))
-    return ahead if ahead < batch and sample <= 2 * AHEAD else 0
+    ahead = max(1, round(programs / (scans * words["BLOCKS"] * words["CHANNELS"])))
+    ahead = min(ahead, CACHE // sample)
+    return ahead if ahead < batch else 0
 
 
 @torch.library.custom_op("fedurwkv::biwkv", mutates_args=())
@@ -128,7 +131,7 @@ def _biwkv(w: Tensor, u: Tensor, k: Tensor, v: Tensor) -> tuple[Tensor, Tensor]:
     y, carries = _empty_results(k, v)
     tiles = Tiles.forward(tokens, channels)
     words, wait = tiles.words(tokens, channels), _waits(k, tiles)
-    grid, ahead = (words["BLOCKS"] * words["CHANNELS"], scans, batch), _samples_ahead(words, k, v)
+    grid, ahead = (words["BLOCKS"] * words["CHANNELS"], scans, batch), _samples_ahead(AHEAD["forward"], words, k, v)
     sums = _sums_of_blocks(carries, wait)
     with torch.cuda.device_of(k):  # type: ignore[no-untyped-call]  # where Triton launches
         if words["BLOCKS"] > 1 and not wait:
@@ -178,7 +181,7 @@ def _biwkv_backward(
     dk, dv, dwu = _empty_gradients(k, v)
     tiles = Tiles.backward(tokens, channels)
     words, wait = tiles.words(tokens, channels), _waits(k, tiles)
-    grid, ahead = (words["BLOCKS"] * words["CHANNELS"], scans, batch), _samples_ahead(words, k, v, dy)
+    grid, ahead = (words["BLOCKS"] * words["CHANNELS"], scans, batch), _samples_ahead(AHEAD["backward"], words, k, v, dy)
     sums, shares, alone = *_zeros(carries, (batch, scans, words["BLOCKS"], channels, 2)), scans * words["BLOCKS"] == 1
     with torch.cuda.device_of(k):  # type: ignore[no-untyped-call]
         for last in (False, True) if words["BLOCKS"] > 1 and not wait else (True,):
