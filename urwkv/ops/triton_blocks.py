@@ -11,7 +11,7 @@ from urwkv.ops.triton_math import INTERPRETED, floats
 from urwkv.ops.triton_sums import LOG2E, NOTHING, merge
 
 PARTS = tl.constexpr(4)
-"""Numbers that stand for sums on one side: base, m, a and b, beside each other, so that a thread moves all at once."""
+"""Numbers that stand for sums on one side: base, m, a and b, side by side, so that a thread moves all at once."""
 
 
 @triton.jit
@@ -28,12 +28,12 @@ def others_sums(
     """Of each other block base, m, a and b: of the sums before its end if it lies before `me`, else after its start.
 
     Tensors are (CHUNKS, channels), a block a row, which lie in threads as those of chunks do; after CHUNKS blocks
-    come the next. Where there is no other block, all are 0.
+    come the next. Where there is no other block, all are -0.
 
     Args:
         blocks: the blocks' own sums, (sequences, blocks, 2 sides, channels, 4), float32.
-        WAIT: they are 0 until their programs, which run meanwhile, store them. Each number is known by itself, so the
-            order in which stores are seen does not matter; a thread asks for all of its own before it waits.
+        WAIT: they are +0 until their programs, which run meanwhile, store them. Each number is known by itself, so
+            the order in which stores are seen does not matter; a thread asks for all of its own before it waits.
     """
     loaded, known = (), ()
     for i in tl.static_range((BLOCKS + CHUNKS - 1) // CHUNKS):
@@ -124,10 +124,11 @@ def add_up(
 ):
     """A sample's dw and du, (2, samples, channels), of its scans' and blocks' shares of both, (1, channels) each.
 
-    The last of its programs to start, that of the first scan's first block, waits for the others' shares and adds.
+    The last of its programs to start, that of the first scan's first block, waits for the others' shares and adds
+    them in their order. Those never wait for it, so it may wait for any number.
 
     Args:
-        shares: (samples, scans, blocks, channels, 2), float32, all 0 before the kernel.
+        shares: (samples, scans, blocks, channels, 2), float32, all +0 before the kernel.
     """
     number, chunk = tl.num_programs(1) * BLOCKS, tl.arange(0, CHUNKS)[:, None]
     at = shares + (b * number * C + channel) * 2
@@ -177,7 +178,7 @@ def _load(at, there, NUMBER: tl.constexpr):
 
 @triton.jit
 def _awaited(at, its, NUMBER: tl.constexpr):
-    """The numbers from `at` on, any of which may be 0 yet in `its`: a thread waits for its own."""
+    """The numbers from `at` on, any of which may be +0 yet in `its`: a thread waits for its own."""
     if INTERPRETED:
         return its
     asm: tl.constexpr = _awaiting(NUMBER)
@@ -187,7 +188,7 @@ def _awaited(at, its, NUMBER: tl.constexpr):
 
 @triton.jit
 def _store(at, there, numbers, NUMBER: tl.constexpr):
-    """The numbers from `at` on, where they are there; a 0 as -0, which is known from what no program has stored."""
+    """The numbers from `at` on, where they are there; +0 as -0, which is not what no program has stored yet."""
     known, at = (), tl.broadcast_to(at, there.shape)
     for i in tl.static_range(NUMBER):
         bits = tl.broadcast_to(numbers[i], there.shape).to(tl.int32, bitcast=True)

@@ -3,7 +3,6 @@
 Importing this needs Triton. Everything inside is float32; the order of every sum is fixed, so results repeat.
 """
 
-import math
 from dataclasses import dataclass
 from typing import Any
 
@@ -161,10 +160,14 @@ def _sums_of_blocks(carries: Tensor, wait: bool) -> Tensor:
     return torch.zeros_like(carries) if wait else torch.empty_like(carries)
 
 
-def _zeros(carries: Tensor, shape: tuple[int, ...]) -> tuple[Tensor, Tensor]:
-    """Zeros like `carries`, and of a shape, made at once."""
-    zeros = torch.zeros(carries.numel() + math.prod(shape), device=carries.device)
-    return zeros[: carries.numel()].view(carries.shape), zeros[carries.numel() :].view(shape)
+def _zeros(carries: Tensor, k: Tensor, blocks: int) -> tuple[Tensor, Tensor]:
+    """Zeros, of one launch: for the blocks' own sums, as `carries`; and for the shares of scans and blocks in dw and
+    du, (B, S, blocks, C, 2), none where there is one.
+    """
+    batch, scans, _, channels = k.shape
+    shares = batch * scans * blocks * channels * 2 if scans * blocks > 1 else 0
+    zeros = torch.zeros(carries.numel() + shares, device=k.device)
+    return zeros[: carries.numel()], zeros[carries.numel() :]
 
 
 @_biwkv.register_fake
@@ -181,15 +184,15 @@ def _biwkv_backward(
     dk, dv, dwu = _empty_gradients(k, v)
     tiles = Tiles.backward(tokens, channels)
     words, wait = tiles.words(tokens, channels), _waits(k, tiles)
-    grid, ahead = (words["BLOCKS"] * words["CHANNELS"], scans, batch), _samples_ahead(AHEAD["backward"], words, k, v, dy)
-    sums, shares, alone = *_zeros(carries, (batch, scans, words["BLOCKS"], channels, 2)), scans * words["BLOCKS"] == 1
+    grid, sums, shares = (words["BLOCKS"] * words["CHANNELS"], scans, batch), *_zeros(carries, k, words["BLOCKS"])
+    ahead = _samples_ahead(AHEAD["backward"], words, k, v, dy)
     with torch.cuda.device_of(k):  # type: ignore[no-untyped-call]
         for last in (False, True) if words["BLOCKS"] > 1 and not wait else (True,):
             kernels.backward[grid](
                 w, u, k, v, dy, dk, dv, dwu, carries, sums, shares, tokens, ahead,
                 *_strides(w), *_strides(u), *k.stride()[:2], *v.stride()[:2], *dy.stride()[:2],
                 *k.stride()[2:], *v.stride()[2:], *dy.stride()[2:], channels, last, **words, WAIT=wait,
-                ALONE=alone, FETCH=ahead > 0,
+                ALONE=scans * words["BLOCKS"] == 1, FETCH=ahead > 0,
             )  # fmt: skip
     return dk, dv, dwu
 
@@ -232,7 +235,8 @@ def biwkv_triton(w: Tensor, u: Tensor, k: Tensor, v: Tensor) -> Tensor:
     """Bi-WKV for T up to 256 in one kernel; beyond in one whose programs wait for each other, up to some 32 tokens a
     multiprocessor, else in two. Once differentiable. No more than CROWD may run on a GPU at a time.
 
-    Exact in float32 for |decay| = |w| T up to 200 and |u| up to 40, and any keys.
+    Exact in float32 for |decay| = |w| T up to 200, |u| up to 40 and any keys; but dw, where weights grow with the
+    distance as fast as that, to 1e-3.
 
     Args:
         w, u: decay and bonus, (1 or B, 1, ..., 1, C); any floating dtype but float64.

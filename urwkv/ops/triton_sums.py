@@ -35,10 +35,13 @@ def decay_of(w):
 
 @triton.jit
 def weigh(ks, base, L: tl.constexpr):
-    """The base, each chunk's exponent beside it, m, and the tokens' x; None: the block's largest key becomes the base.
+    """The base, each chunk's exponent beside it, m, and the tokens' x.
 
     exp(k) = exp(base) 2^m x, and x is at most 1. Differences of keys come first, products with LOG2E after: a product
     of a key far from zero is rounded by more than a weight may be off.
+
+    Args:
+        base: (1, channels), a key; None: the block's largest.
     """
     # Tokens beyond the end have k = NOTHING and weigh nothing even among themselves.
     # And nothing is computed before all of k and v, and dL/dy, are asked for: a barrier of the program's threads.

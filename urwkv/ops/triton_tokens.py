@@ -15,16 +15,13 @@ def load_tokens(base, first, T, inside, other, stride: tl.constexpr, L: tl.const
     """A tuple of L tensors (chunks, channels), float32; `other` where no token is.
 
     Args:
-        base: the channels' first tokens. first: each chunk's first token. T: tokens. inside: which channels there are.
+        base: the channels' first tokens. first: each chunk's first token. inside: which channels are there.
         stride: from token to token. EVEN: all tokens and channels are there.
     """
     base += first * stride
-    # Those of the first row by Triton, and the others believed to be made of these: what is made of its own loads it does
-    # not make once more for other threads.
-    if EVEN:
-        token = tl.load(base)
-    else:
-        token = tl.load(base, mask=inside & (first < T), other=other)
+    # The first by Triton; and the others, it believes, are made of these: what is made of its own loads it does not
+    # have other threads load and make once more.
+    token = tl.load(base) if EVEN else tl.load(base, mask=inside & (first < T), other=other)
     loaded = (_widened(token),)
     if INTERPRETED:
         for i in tl.static_range(1, L):
@@ -42,7 +39,7 @@ def load_tokens(base, first, T, inside, other, stride: tl.constexpr, L: tl.const
 
 @triton.jit
 def _widened(token):
-    """As float32; by an instruction, since on what Triton extends itself the others' loads would be made once more."""
+    """As float32; by an instruction, since Triton would have other threads extend the narrow token, and load."""
     if INTERPRETED or token.dtype == tl.float32:
         return token.to(tl.float32)
     asm: tl.constexpr = "{ .reg .b16 zero; mov.b16 zero, 0; mov.b32 $0, {zero, $1}; }"
@@ -70,7 +67,8 @@ def store_tokens(base, first, T, inside, tokens, stride: tl.constexpr, L: tl.con
 
 @triton.constexpr_function
 def _loading(L, stride, dtype, even):
-    """$0 to $L-1: the tokens. $L+1: the first one's address. Unless even, $L+2: how many there are, $L+3: the others."""
+    """$0 to $L-1: the tokens. $L+1: the first one's address. Unless even, $L+2: how many there are, $L+3: what for
+    the others."""
     there, lines = "" if even else "@there ", []
     for i in range(L):
         if not even:

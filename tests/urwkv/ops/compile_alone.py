@@ -155,7 +155,7 @@ def check(kernel, words: dict, channels: int, dtype: str) -> None:
 
 
 def compiled(kernel, words: dict, dtype: str, maps: set[str], *, divisible: bool = False) -> dict[str, str]:
-    """What Triton makes of a kernel, step by step, its pointers to `maps` being of that dtype and all others of float32.
+    """What Triton makes of a kernel, by stages; its pointers to `maps` are of that dtype, all others of float32.
 
     `divisible`: all numbers and addresses that it is given are divisible by 16.
     """

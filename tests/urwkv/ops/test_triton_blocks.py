@@ -69,6 +69,19 @@ def test_sequences_may_have_more_blocks_than_can_wait(monkeypatch):
 
 @pytest.mark.gpu
 @ends
+@pytest.mark.parametrize("scans", [1, 4])
+def test_gradients_may_be_asked_for_again(scans):
+    w, u, k, v, dy = on_gpu(inputs(2048, 10.0, 3.0, scans=scans, channels=33))
+    leaves = [tensor.requires_grad_() for tensor in (w, u, k, v)]
+    y = triton_backend(*leaves)
+    once, doubled, again = (torch.autograd.grad(y, leaves, each, retain_graph=True) for each in (dy, 2 * dy, dy))
+    for first, twice, third in zip(once, doubled, again, strict=True):
+        assert torch.equal(first, third)
+        assert torch.equal(2 * first, twice)
+
+
+@pytest.mark.gpu
+@ends
 def test_what_is_no_number_is_waited_for_no_longer():
     w, u, k, v, dy = on_gpu(inputs(2048, 10.0, 3.0, channels=8))
     plain = value_and_gradients(triton_backend, w, u, k, v, dy)
@@ -109,7 +122,7 @@ def test_as_many_kernels_that_wait_as_may_run_side_by_side(dtype):
 def samples_ahead(k: Tensor, v: Tensor | None = None) -> int:
     tokens, channels = k.shape[2:]
     words = triton_scan.Tiles.forward(tokens, channels).words(tokens, channels)
-    return triton_scan._samples_ahead(words, k, k if v is None else v)
+    return triton_scan._samples_ahead(triton_scan.AHEAD["forward"], words, k, k if v is None else v)
 
 
 fetching = pytest.mark.skipif(
@@ -125,8 +138,8 @@ def test_what_the_cache_fetches_changes_nothing(monkeypatch, tokens):
     w, u, k, v, dy = on_gpu(inputs(tokens, 10.0, 3.0, batch=5, scans=4, channels=32))
     plain = value_and_gradients(triton_backend, w, u, k, v, dy)
     alone = value_and_gradients(triton_backend, *(tensor[1:2] for tensor in (w, u, k, v, dy)))
-    assert samples_ahead(k, v) == 0  # no five samples have 8 MB
-    monkeypatch.setattr(triton_scan, "AHEAD", k[0].numel() * 8)
+    assert samples_ahead(k, v) == 0  # all five have their programs run at a time
+    monkeypatch.setattr(triton_scan, "AHEAD", {"forward": 1, "backward": 1})
     assert samples_ahead(k, v) == 1
     apart = [torch.stack([x, x * torch.nan], 2)[:, :, 0] for x in (k, v)]
     assert samples_ahead(*apart) == 1
@@ -141,8 +154,7 @@ def test_what_the_cache_fetches_changes_nothing(monkeypatch, tokens):
 @fetching
 def test_the_cache_fetches_whole_rows_of_aligned_tensors():
     k = torch.empty(64, 4, 256, 256, device="cuda")
-    assert [samples_ahead(x) for x in (k, k.bfloat16(), k[:4], k[:5], k[:, ::2])] == [4, 8, 0, 4, 8]
-    assert samples_ahead(k, k.bfloat16()) == 5
+    assert [samples_ahead(x) for x in (k, k.bfloat16(), k[:7], k[:8], k[:, ::2])] == [7, 7, 0, 7, 14]
     long, longer = torch.empty(8, 1, 4096, 256, device="cuda"), torch.empty(8, 4, 4096, 256, device="cuda")
     assert [samples_ahead(long), samples_ahead(longer)] == [1, 0]
     for tokens, channels in ((300, 256), (256, 33), (256, 96)):

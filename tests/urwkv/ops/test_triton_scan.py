@@ -31,6 +31,13 @@ def inputs(
     return [w, u, k * spread, v, dy]
 
 
+def with_two_keys_above_all(tokens: int) -> list[Tensor]:
+    """In different blocks, near each other and 1e5 above the others."""
+    w, u, k, v, dy = inputs(tokens, 10.0, 1.0)
+    k[:, :, 10], k[:, :, tokens - 20] = 1e5, 1e5 + 0.25
+    return [w, u, k, v, dy]
+
+
 def value_and_gradients(operator, w, u, k, v, dy) -> list[Tensor]:
     leaves = [tensor.detach().requires_grad_() for tensor in (w, u, k, v)]
     y = operator(*leaves)
@@ -121,6 +128,19 @@ def test_keys_may_be_far_from_zero_and_from_each_other(offset):
 def test_keys_far_from_zero_weigh_as_near_it(tokens, offset):
     w, u, k, v, dy = inputs(tokens, 10.0, 3.0)
     assert_near_reference(triton_backend, on_gpu([w, u, k + offset, v, dy]), 1e-5)
+
+
+@pytest.mark.gpu
+@pytest.mark.parametrize("tokens", [300, 800])
+def test_keys_may_be_far_above_those_of_other_blocks(tokens):
+    assert_near_reference(triton_backend, on_gpu(with_two_keys_above_all(tokens)), 1e-5)
+
+
+@pytest.mark.gpu
+@pytest.mark.parametrize("tokens", [1, 2, 3, 9, 33, 65, 129, 257])
+def test_weights_may_shrink_and_grow_by_200(monkeypatch, tokens):
+    poisoned(monkeypatch)
+    assert_near_reference(triton_backend, on_gpu(inputs(tokens, 200.0, 3.0)), 1e-3)
 
 
 @pytest.mark.gpu

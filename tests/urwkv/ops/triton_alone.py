@@ -26,7 +26,7 @@ from tests.urwkv.ops.loss_alone import interpret_losses
 from tests.urwkv.ops.maps_alone import interpret_finish, interpret_lean, interpret_pairs, interpret_pools
 from tests.urwkv.ops.norms_alone import interpret_normal, interpret_norms, interpret_steps
 from tests.urwkv.ops.scans_alone import interpret_scans
-from tests.urwkv.ops.test_triton_scan import assert_near_reference, inputs, poisoned
+from tests.urwkv.ops.test_triton_scan import assert_near_reference, inputs, poisoned, with_two_keys_above_all
 from urwkv.ops import (
     gpu,
 )
@@ -45,6 +45,8 @@ def interpret() -> None:
             assert_near_reference(operator, inputs(tokens, 10.0, 3.0), 1e-5)
         for tokens in (33, 256, 257):
             assert_near_reference(operator, inputs(tokens, 80.0, 50.0, scans=2, batch=1, channels=3), 1e-4)
+        for tokens in (1, 2, 3, 9, 65, 129):
+            assert_near_reference(operator, inputs(tokens, 200.0, 3.0), 1e-3)
         w, u, k, v, dy = inputs(40, 10.0, 3.0)
         for offset in (1e4, -1e6, 1e10):
             assert_near_reference(operator, [w, u, k + offset, v, dy], 1e-5)
@@ -55,13 +57,14 @@ def interpret() -> None:
 
 
 def interpret_blocks() -> None:
-    """More blocks of a sequence than chunks of a block, with blocks of eight tokens; and the one thing not stored."""
+    """More blocks of a sequence than chunks of a block, with blocks of eight tokens; and no stored sum is 0."""
     with pytest.MonkeyPatch.context() as patch:
         poisoned(patch)
         for way in ("forward", "backward"):
             patch.setattr(Tiles, way, staticmethod(lambda *_: Tiles(4, 2, 8, 2)))
         for tokens in (9, 53):
             assert_near_reference(operator, inputs(tokens, 10.0, 3.0, channels=9), 1e-5)
+        assert_near_reference(operator, with_two_keys_above_all(53), 1e-5)
     base, found = torch.tensor([0.0, -0.0, float("nan"), 1.0]), torch.zeros(1, 1, 2, 4, 4)
     store_one[(1,)](base, found)
     torch.testing.assert_close(found[0, 0, 0, :, 0], base, rtol=0, atol=0, equal_nan=True)
