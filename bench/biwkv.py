@@ -163,8 +163,8 @@ def tune() -> None:
             *(Tiles(16, 16, channels, channels // 2, most) for channels, most in ((16, 80), (16, 96), (32, 64))),
         ],
         "backward": [
-            Tiles(16, 16, channels, channels // 2, most)
-            for channels, most in ((8, 168), (8, 128), (16, 128), (32, 128))
+            *(Tiles(32, 8, channels, channels // 4, 255) for channels in (8, 16, 32)),
+            *(Tiles(16, 16, channels, channels // 2, most) for channels, most in ((8, 168), (16, 128))),
         ],
     }
     jobs = [
@@ -175,11 +175,14 @@ def tune() -> None:
         with using(way, cut):
             taken = failure or f"{forward_and_backward(SHAPES[name], dtype)[way]():.4f} ms"
         print(f"{NAMES[dtype]} {name}, {way}, {cut}: {taken}", flush=True)
-    for megabytes, (name, dtype) in itertools.product((4, 8, 16, 2**30), itertools.product(SHAPES, NAMES)):
-        with mock.patch.object(triton_scan, "AHEAD", megabytes * 2**20):
-            taken = forward_and_backward(SHAPES[name], dtype)["forward"]()
-        words = f"{megabytes} MB fetched ahead" if megabytes < 2**30 else "nothing fetched"
-        print(f"{NAMES[dtype]} {name}, forward, {words}: {taken:.4f} ms", flush=True)
+    for programs, name, dtype, way in itertools.product((0, 64, 128, 224, 256), SHAPES, NAMES, cuts):
+        with (
+            mock.patch.object(triton_scan, "AHEAD", dict.fromkeys(cuts, programs)),
+            mock.patch.object(triton_scan, "CACHE", triton_scan.CACHE if programs else 0),
+        ):
+            taken = forward_and_backward(SHAPES[name], dtype)[way]()
+        words = f"fetched {programs} programs ahead" if programs else "nothing fetched"
+        print(f"{NAMES[dtype]} {name}, {way}, {words}: {taken:.4f} ms", flush=True)
     with mock.patch.object(triton_scan, "CROWD", 2**30):
         for dtype, way in itertools.product(NAMES, cuts):
             taken = forward_and_backward(SHAPES["(8, 4096, 256)"], dtype)[way]()
