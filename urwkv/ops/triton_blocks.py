@@ -1,7 +1,8 @@
-"""Bi-WKV for GPUs: its sums from block to block, where a sequence is longer than a block. All float32.
+"""Bi-WKV for GPUs: its sums from program to program. All float32.
 
-The blocks' own sums are stored, and a block's program makes what reaches it of all the others'. Either a kernel has
-stored them before, or programs that run beside this one do, and it waits for them: then nothing is read twice.
+Where a sequence is longer than a block, the blocks' own sums are stored, and a block's program makes what reaches it
+of all the others'. Either a kernel has stored them before, or programs that run beside this one do, and it waits for
+them: then nothing is read twice. And a sample's dw and du are sums over its scans and blocks.
 """
 
 import triton
@@ -125,7 +126,7 @@ def add_up(
     """A sample's dw and du, (2, samples, channels), of its scans' and blocks' shares of both, (1, channels) each.
 
     The last of its programs to start, that of the first scan's first block, waits for the others' shares and adds
-    them in their order. Those never wait for it, so it may wait for any number.
+    them in their order. It may wait for any number: what they wait for it has stored before.
 
     Args:
         shares: (samples, scans, blocks, channels, 2), float32, all +0 before the kernel.

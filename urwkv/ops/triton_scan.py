@@ -15,7 +15,8 @@ from urwkv.ops.triton_blocks import PARTS
 from urwkv.ops.triton_math import INTERPRETED
 
 AHEAD = {"forward": 224, "backward": 128}
-"""How many programs before it is read the cache fetches what a program reads. Some 260 run at a time on an H200."""
+"""How many programs before it is read the cache fetches what a program reads. Of T up to 256 and of backward some 260
+run at a time on an H200."""
 
 CACHE = 16 * 2**20
 """Bytes that are fetched but not yet read, at most: half of what an H200's second-level cache surely holds."""
@@ -166,7 +167,7 @@ def _zeros(carries: Tensor, k: Tensor, blocks: int) -> tuple[Tensor, Tensor]:
     """
     batch, scans, _, channels = k.shape
     shares = batch * scans * blocks * channels * 2 if scans * blocks > 1 else 0
-    zeros = torch.zeros(carries.numel() + shares, device=k.device)
+    zeros = torch.zeros(carries.numel() + shares, dtype=torch.float32, device=k.device)
     return zeros[: carries.numel()], zeros[carries.numel() :]
 
 
@@ -192,7 +193,7 @@ def _biwkv_backward(
                 w, u, k, v, dy, dk, dv, dwu, carries, sums, shares, tokens, ahead,
                 *_strides(w), *_strides(u), *k.stride()[:2], *v.stride()[:2], *dy.stride()[:2],
                 *k.stride()[2:], *v.stride()[2:], *dy.stride()[2:], channels, last, **words, WAIT=wait,
-                ALONE=scans * words["BLOCKS"] == 1, FETCH=ahead > 0,
+                ALONE=scans * words["BLOCKS"] == 1, FETCH=last and ahead > 0,
             )  # fmt: skip
     return dk, dv, dwu
 
@@ -232,8 +233,8 @@ _biwkv.register_autograd(_differentiate, setup_context=_keep)
 
 
 def biwkv_triton(w: Tensor, u: Tensor, k: Tensor, v: Tensor) -> Tensor:
-    """Bi-WKV for T up to 256 in one kernel; beyond in one whose programs wait for each other, up to some 32 tokens a
-    multiprocessor, else in two. Once differentiable. No more than CROWD may run on a GPU at a time.
+    """Bi-WKV for T up to 256 in one kernel; beyond in one whose programs wait for each other, up to some 64 tokens a
+    multiprocessor, backward 32, else in two. Once differentiable. No more than CROWD may run on a GPU at a time.
 
     Exact in float32 for |decay| = |w| T up to 200, |u| up to 40 and any keys; but dw, where weights grow with the
     distance as fast as that, to 1e-3.

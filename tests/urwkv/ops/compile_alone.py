@@ -111,7 +111,7 @@ def compile_all() -> None:
     """Every kernel as it is launched for one token, for maps of 64 and 256 pixels a side, and for long sequences, in
     two kernels or, where programs wait for each other, in one."""
     shapes = itertools.product(((1, 7), (200, 256), (256, 256), (300, 256)), ("fp32", "bf16"))
-    for (tokens, channels), dtype in (*shapes, ((4096, 256), "fp32")):
+    for (tokens, channels), dtype in (*shapes, ((200, 33), "fp16"), ((4096, 256), "fp32")):
         wait = tokens == 4096
         cuts = Tiles.forward(tokens, channels), Tiles.backward(tokens, channels)
         forward, backward = (tiles.words(tokens, channels) for tiles in cuts)

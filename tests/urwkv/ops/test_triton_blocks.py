@@ -82,6 +82,15 @@ def test_gradients_may_be_asked_for_again(scans):
 
 @pytest.mark.gpu
 @ends
+def test_sums_that_are_zero_are_waited_for_no_longer():
+    """Zeros stand for what programs have yet to store."""
+    w, u, k, v, dy = inputs(2048, 10.0, 3.0, scans=4, channels=8)
+    k[..., 0], v[..., 1], dy[..., 2] = 0, 0, 0
+    assert_near_reference(triton_backend, on_gpu([w, u, k, v, dy]), 1e-5)
+
+
+@pytest.mark.gpu
+@ends
 def test_what_is_no_number_is_waited_for_no_longer():
     w, u, k, v, dy = on_gpu(inputs(2048, 10.0, 3.0, channels=8))
     plain = value_and_gradients(triton_backend, w, u, k, v, dy)
@@ -94,6 +103,15 @@ def test_what_is_no_number_is_waited_for_no_longer():
         assert any(tensor.isnan().any() for tensor in found)
         for mine, other in zip(found, plain, strict=True):
             assert torch.equal(mine[1], other[1])
+
+
+@pytest.mark.gpu
+def test_two_kernels_fetch_ahead_too(monkeypatch):
+    w, u, k, v, dy = on_gpu(inputs(512, 10.0, 3.0, batch=5, scans=4, channels=32))
+    plain = value_and_gradients(triton_backend, w, u, k, v, dy)
+    monkeypatch.setattr(triton_scan, "CROWD", 10**6)
+    monkeypatch.setattr(triton_scan, "AHEAD", {"forward": 1, "backward": 1})
+    assert_alike(value_and_gradients(triton_backend, w, u, k, v, dy), plain)
 
 
 @pytest.mark.gpu

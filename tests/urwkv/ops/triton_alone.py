@@ -26,7 +26,13 @@ from tests.urwkv.ops.loss_alone import interpret_losses
 from tests.urwkv.ops.maps_alone import interpret_finish, interpret_lean, interpret_pairs, interpret_pools
 from tests.urwkv.ops.norms_alone import interpret_normal, interpret_norms, interpret_steps
 from tests.urwkv.ops.scans_alone import interpret_scans
-from tests.urwkv.ops.test_triton_scan import assert_near_reference, inputs, poisoned, with_two_keys_above_all
+from tests.urwkv.ops.test_triton_scan import (
+    assert_near_reference,
+    inputs,
+    poisoned,
+    value_and_gradients,
+    with_two_keys_above_all,
+)
 from urwkv.ops import (
     gpu,
 )
@@ -50,6 +56,11 @@ def interpret() -> None:
         w, u, k, v, dy = inputs(40, 10.0, 3.0)
         for offset in (1e4, -1e6, 1e10):
             assert_near_reference(operator, [w, u, k + offset, v, dy], 1e-5)
+        tensors = inputs(16, 10.0, 3.0, scans=2)
+        plain = value_and_gradients(operator, *tensors)
+        torch.set_default_dtype(torch.bfloat16)
+        assert all(map(torch.equal, value_and_gradients(operator, *tensors), plain))
+        torch.set_default_dtype(torch.float32)
         w, u, k, v, dy = inputs(40, 80.0, 50.0, scans=2, channels=9)
         k[0, :, 20] += 2000
         k, v, dy = (tensor.transpose(1, 3).contiguous().transpose(1, 3) for tensor in (k + 1e4, v, dy))
