@@ -158,7 +158,8 @@ def backward(
     CHANNELS: tl.constexpr, BLOCKS: tl.constexpr, BLOCK: tl.constexpr, CHUNKS: tl.constexpr, L: tl.constexpr,
     EVEN: tl.constexpr, WAIT: tl.constexpr, ALONE: tl.constexpr, FETCH: tl.constexpr,
 ):  # fmt: skip
-    """dk and dv, contiguous, and dw and du, (2, B, C). ALONE: a sample is one scan of one block.
+    """dk and dv, contiguous, and dw and du, (2, B, C). ALONE: a sample is one scan of one block; else shares are as
+    of `add_up`. All else is as in `forward`.
 
     Where a sequence is longer than a block this runs twice, first (LAST false) for the blocks' sums of g and h; or
     once, and its programs WAIT for each other's.
