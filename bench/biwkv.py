@@ -123,6 +123,13 @@ def forward_and_backward(shape: tuple[int, ...], dtype: torch.dtype) -> dict[str
     return {"forward": forward, "backward": backward}
 
 
+def adding(shape: tuple[int, ...]) -> float:
+    """The milliseconds of a sum by torch, which moves as many bytes as forward; cold caches, no launches."""
+    _, _, k, v, y = tensors(shape, torch.float32, "cuda")
+    with torch.no_grad():
+        return gpu_milliseconds(capture(partial(torch.add, k, v, out=y)).replay, cold=True)
+
+
 def in_words(measure: Callable[[], float], bytes_moved: float, bandwidth: float) -> str:
     taken = measure()
     share = bytes_moved / bandwidth * 1e3 / taken
@@ -149,6 +156,9 @@ def on_gpu() -> bool:
             moved = torch.Size(shape).numel() * dtype.itemsize * (3 if way == "forward" else 5)
             aim = AIMS.get((name, dtype, way), Aim())
             row(f"Bi-WKV {NAMES[dtype]} {name}, {way}", aim, partial(in_words, measure, moved, bandwidth))
+    for name, shape in SHAPES.items():
+        moved = torch.Size(shape).numel() * 4 * 3
+        row(f"adding k and v, fp32 {name}", Aim(), partial(in_words, partial(adding, shape), moved, bandwidth))
     return all(right)
 
 

@@ -9,7 +9,7 @@ import triton
 import triton.language as tl
 
 from urwkv.ops.triton_math import INTERPRETED, floats
-from urwkv.ops.triton_sums import LOG2E, NOTHING, merge
+from urwkv.ops.triton_sums import LOG2E, NOTHING, merge, shifted
 
 PARTS = tl.constexpr(4)
 """Numbers that stand for sums on one side: base, m, a and b, side by side, so that a thread moves all at once."""
@@ -71,7 +71,7 @@ def carry_of(others, base, me, step, BLOCKS: tl.constexpr, CHUNKS: tl.constexpr)
     their_base, mb, ab, bb, ma, aa, ba = tl.reduce(reached, 0, _merge_sides, keep_dims=True)
     largest = tl.maximum(base, their_base)
     further = (their_base - largest) * LOG2E
-    return largest, (mb + further, ab, bb), (ma + further, aa, ba)
+    return largest, shifted((mb, ab, bb), further), shifted((ma, aa, ba), further)
 
 
 @triton.jit

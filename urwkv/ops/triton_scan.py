@@ -47,7 +47,7 @@ class Tiles:
 
     @classmethod
     def forward(cls, tokens: int, channels: int) -> "Tiles":
-        """The cut for the sums of x and for y."""
+        """The cut for the sums of x and for y: of fewer channels where a sequence is longer than a block."""
         chunk, chunks = cls._chunks(tokens)
         width = max(8, min(32 if tokens <= 256 else 16, 256 // chunks, triton.next_power_of_2(channels)))
         return cls(chunk, chunks, width, chunks * width // 32, 128)
@@ -132,7 +132,7 @@ def _biwkv(w: Tensor, u: Tensor, k: Tensor, v: Tensor) -> tuple[Tensor, Tensor]:
     tiles = Tiles.forward(tokens, channels)
     words, wait = tiles.words(tokens, channels), _waits(k, tiles)
     grid, ahead = (words["BLOCKS"] * words["CHANNELS"], scans, batch), _samples_ahead(AHEAD["forward"], words, k, v)
-    sums = _sums_of_blocks(carries, wait)
+    sums = torch.zeros_like(carries) if wait else torch.empty_like(carries)
     with torch.cuda.device_of(k):  # type: ignore[no-untyped-call]  # where Triton launches
         if words["BLOCKS"] > 1 and not wait:
             kernels.summarise[grid](
@@ -154,11 +154,6 @@ def _empty_results(k: Tensor, v: Tensor) -> tuple[Tensor, Tensor]:
     return torch.empty(k.shape, dtype=v.dtype, device=v.device), torch.empty(
         kept, dtype=torch.float32, device=k.device
     )
-
-
-def _sums_of_blocks(carries: Tensor, wait: bool) -> Tensor:
-    """Where blocks store their own sums, as `carries`; 0 where programs wait for them."""
-    return torch.zeros_like(carries) if wait else torch.empty_like(carries)
 
 
 def _zeros(carries: Tensor, k: Tensor, blocks: int) -> tuple[Tensor, Tensor]:
@@ -193,7 +188,7 @@ def _biwkv_backward(
                 w, u, k, v, dy, dk, dv, dwu, carries, sums, shares, tokens, ahead,
                 *_strides(w), *_strides(u), *k.stride()[:2], *v.stride()[:2], *dy.stride()[:2],
                 *k.stride()[2:], *v.stride()[2:], *dy.stride()[2:], channels, last, **words, WAIT=wait,
-                ALONE=scans * words["BLOCKS"] == 1, FETCH=last and ahead > 0,
+                ALONE=not shares.numel(), FETCH=last and ahead > 0,
             )  # fmt: skip
     return dk, dv, dwu
 

@@ -106,15 +106,6 @@ def test_what_is_no_number_is_waited_for_no_longer():
 
 
 @pytest.mark.gpu
-def test_two_kernels_fetch_ahead_too(monkeypatch):
-    w, u, k, v, dy = on_gpu(inputs(512, 10.0, 3.0, batch=5, scans=4, channels=32))
-    plain = value_and_gradients(triton_backend, w, u, k, v, dy)
-    monkeypatch.setattr(triton_scan, "CROWD", 10**6)
-    monkeypatch.setattr(triton_scan, "AHEAD", {"forward": 1, "backward": 1})
-    assert_alike(value_and_gradients(triton_backend, w, u, k, v, dy), plain)
-
-
-@pytest.mark.gpu
 @ends
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
 def test_as_many_kernels_that_wait_as_may_run_side_by_side(dtype):
@@ -166,6 +157,18 @@ def test_what_the_cache_fetches_changes_nothing(monkeypatch, tokens):
         for mine, expected, single in zip(found, plain, alone, strict=True):
             assert torch.equal(mine, expected)
             assert torch.equal(mine[1:2], single)
+
+
+@pytest.mark.gpu
+@fetching
+def test_two_kernels_fetch_ahead_too(monkeypatch):
+    w, u, k, v, dy = on_gpu(inputs(512, 10.0, 3.0, batch=5, scans=4, channels=32))
+    plain = value_and_gradients(triton_backend, w, u, k, v, dy)
+    monkeypatch.setattr(triton_scan, "CROWD", 10**6)
+    monkeypatch.setattr(triton_scan, "AHEAD", {"forward": 1, "backward": 1})
+    assert samples_ahead(k, v) == 1
+    assert not any(triton_scan._waits(k, tiles) for tiles in tiles_of(k))
+    assert_alike(value_and_gradients(triton_backend, w, u, k, v, dy), plain)
 
 
 @pytest.mark.gpu
