@@ -169,12 +169,12 @@ def tune() -> None:
 
     cuts = {
         "forward": [
-            *(Tiles(32, 8, channels, channels // 4, 128) for channels in (16, 32, 64)),
-            *(Tiles(16, 16, channels, channels // 2, most) for channels, most in ((16, 80), (16, 96), (32, 64))),
+            *(Tiles(32, 8, channels, 128) for channels in (16, 32, 64)),
+            *(Tiles(16, 16, channels, most) for channels, most in ((16, 80), (16, 96), (32, 64))),
         ],
         "backward": [
-            *(Tiles(32, 8, channels, channels // 4, 255) for channels in (8, 16, 32)),
-            *(Tiles(16, 16, channels, channels // 2, most) for channels, most in ((8, 168), (16, 128))),
+            *(Tiles(32, 8, channels, 255) for channels in (8, 16, 32)),
+            *(Tiles(16, 16, channels, most) for channels, most in ((8, 168), (16, 128))),
         ],
     }
     jobs = [
@@ -187,7 +187,7 @@ def tune() -> None:
         print(f"{NAMES[dtype]} {name}, {way}, {cut}: {taken}", flush=True)
     for programs, name, dtype, way in itertools.product((0, 64, 128, 224, 256), SHAPES, NAMES, cuts):
         with (
-            mock.patch.object(triton_scan, "AHEAD", dict.fromkeys(cuts, programs)),
+            mock.patch.object(triton_scan, "AHEAD", programs),
             mock.patch.object(triton_scan, "CACHE", triton_scan.CACHE if programs else 0),
         ):
             taken = forward_and_backward(SHAPES[name], dtype)[way]()

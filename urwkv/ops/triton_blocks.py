@@ -8,18 +8,32 @@ them: then nothing is read twice. And a sample's dw and du are sums over its sca
 import triton
 import triton.language as tl
 
+from urwkv.ops.triton_chunks import largest_of, sum_of
 from urwkv.ops.triton_math import INTERPRETED, floats
-from urwkv.ops.triton_sums import LOG2E, NOTHING, merge, shifted
+from urwkv.ops.triton_sums import LOG2E, NOTHING
 
 PARTS = tl.constexpr(4)
 """Numbers that stand for sums on one side: base, m, a and b, side by side, so that a thread moves all at once."""
 
 
 @triton.jit
-def _row(blocks, n, me, i: tl.constexpr, channel, C: tl.constexpr, BLOCKS: tl.constexpr, CHUNKS: tl.constexpr):
-    """The i-th CHUNKS blocks of a sequence, (CHUNKS, 1), and where those sums of theirs lie that reach block `me`."""
-    other = i * CHUNKS + tl.arange(0, CHUNKS)[:, None]
-    return other, blocks + (((n * BLOCKS + other) * 2 + (other > me)) * C + channel) * PARTS
+def _other(i: tl.constexpr, CHUNKS: tl.constexpr):
+    """The i-th CHUNKS blocks of a sequence, (CHUNKS, 1)."""
+    return i * CHUNKS + tl.arange(0, CHUNKS)[:, None]
+
+
+@triton.jit
+def _sides(i: tl.constexpr, me, BLOCKS: tl.constexpr, CHUNKS: tl.constexpr):
+    """Which of them lie before block `me`, and which after it."""
+    other = _other(i, CHUNKS)
+    return other < me, (other > me) & (other < BLOCKS)
+
+
+@triton.jit
+def _at(blocks, n, me, i: tl.constexpr, channel, C: tl.constexpr, BLOCKS: tl.constexpr, CHUNKS: tl.constexpr):
+    """Where those sums of theirs lie that reach block `me`."""
+    other = _other(i, CHUNKS)
+    return blocks + (((n * BLOCKS + other) * 2 + (other > me)) * C + channel) * PARTS
 
 
 @triton.jit
@@ -36,52 +50,59 @@ def others_sums(
         WAIT: they are +0 until their programs, which run meanwhile, store them. Each number is known by itself, so
             the order in which stores are seen does not matter; a thread asks for all of its own before it waits.
     """
+    rows: tl.constexpr = (BLOCKS + CHUNKS - 1) // CHUNKS
     loaded, known = (), ()
-    for i in tl.static_range((BLOCKS + CHUNKS - 1) // CHUNKS):
-        other, at = _row(blocks, n, me, i, channel, C, BLOCKS, CHUNKS)
-        loaded = loaded + _load(at, inside & (other != me) & (other < BLOCKS), PARTS)
+    for i in tl.static_range(rows):
+        before, after = _sides(i, me, BLOCKS, CHUNKS)
+        at = _at(blocks, n, me, i, channel, C, BLOCKS, CHUNKS)
+        loaded = loaded + _load(at, inside & (before | after), PARTS)
     if not WAIT:
         return loaded
-    for i in tl.static_range((BLOCKS + CHUNKS - 1) // CHUNKS):
-        _, at = _row(blocks, n, me, i, channel, C, BLOCKS, CHUNKS)
+    for i in tl.static_range(rows):
+        at = _at(blocks, n, me, i, channel, C, BLOCKS, CHUNKS)
         known = known + _awaited(at, loaded[i * PARTS : (i + 1) * PARTS], PARTS)
     return known
 
 
 @triton.jit
-def carry_of(others, base, me, step, BLOCKS: tl.constexpr, CHUNKS: tl.constexpr):
+def carry_of(others, base, me, step, BLOCKS: tl.constexpr, CHUNKS: tl.constexpr, ONE_BASE: tl.constexpr):
     """The largest base of a sequence, and relative to it what reaches block `me` from the others: (m, a, b) before
-    its start and (m, a, b) after its end.
+    its start and (m, a, b) after its end. For all chunks the same.
 
     To one base, since differences of two that lie far from it would be rounded by more than weights may be off.
 
     Args:
-        base: (1, channels), the block's own, of x a key, of g minus a key.
+        base: the block's own, of x a key, of g minus a key. ONE_BASE: it is the other blocks', too.
         step: (1, channels), the binary logarithm of the decay over a block.
     """
-    reached = ()
-    for i in tl.static_range((BLOCKS + CHUNKS - 1) // CHUNKS):
-        other = i * CHUNKS + tl.arange(0, CHUNKS)[:, None]
-        its_base, m, a, b = others[i * PARTS : (i + 1) * PARTS]
-        m -= (tl.abs(me - other) - 1) * step
-        before, after = other < me, (other > me) & (other < BLOCKS)
-        its_base = tl.where(before | after, its_base, NOTHING)
-        its = (its_base, tl.where(before, m, NOTHING), a, b, tl.where(after, m, NOTHING), a, b)
-        reached = its if i == 0 else _merge_sides(*reached, *its)
-    their_base, mb, ab, bb, ma, aa, ba = tl.reduce(reached, 0, _merge_sides, keep_dims=True)
-    largest = tl.maximum(base, their_base)
-    further = (their_base - largest) * LOG2E
-    return largest, shifted((mb, ab, bb), further), shifted((ma, aa, ba), further)
-
-
-@triton.jit
-def _merge_sides(base1, mb1, ab1, bb1, ma1, aa1, ba1, base2, mb2, ab2, bb2, ma2, aa2, ba2):
-    """The sum of two pairs before and of two after, each (m, a, b), relative to the larger base."""
-    base = tl.maximum(base1, base2)
-    further1, further2 = (base1 - base) * LOG2E, (base2 - base) * LOG2E
-    mb, ab, bb = merge(mb1 + further1, ab1, bb1, mb2 + further2, ab2, bb2)
-    ma, aa, ba = merge(ma1 + further1, aa1, ba1, ma2 + further2, aa2, ba2)
-    return base, mb, ab, bb, ma, aa, ba
+    rows: tl.constexpr = (BLOCKS + CHUNKS - 1) // CHUNKS
+    largest, exponents = base, ()
+    if not ONE_BASE:
+        for i in tl.static_range(rows):
+            before, after = _sides(i, me, BLOCKS, CHUNKS)
+            largest = tl.maximum(largest, tl.where(before | after, others[i * PARTS], NOTHING))
+        (largest,) = largest_of((largest,), CHUNKS)
+    mb = tl.full((CHUNKS, base.shape[1]), NOTHING, tl.float32)
+    ma = mb
+    for i in tl.static_range(rows):
+        before, after = _sides(i, me, BLOCKS, CHUNKS)
+        m = others[i * PARTS + 1] - (tl.abs(me - _other(i, CHUNKS)) - 1) * step
+        if not ONE_BASE:
+            m += (others[i * PARTS] - largest) * LOG2E
+        mb = tl.maximum(mb, tl.where(before, m, NOTHING))
+        ma = tl.maximum(ma, tl.where(after, m, NOTHING))
+        exponents = exponents + (m,)
+    mb, ma = largest_of((mb, ma), CHUNKS)
+    zero = tl.zeros(mb.shape, tl.float32)
+    ab, bb, aa, ba = zero, zero, zero, zero
+    for i in tl.static_range(rows):
+        before, after = _sides(i, me, BLOCKS, CHUNKS)
+        _, _, a, b = others[i * PARTS : (i + 1) * PARTS]
+        f = tl.exp2(exponents[i] - tl.where(before, mb, ma))
+        fb, fa = tl.where(before, f, 0.0), tl.where(after, f, 0.0)
+        ab, bb, aa, ba = tl.fma(a, fb, ab), tl.fma(b, fb, bb), tl.fma(a, fa, aa), tl.fma(b, fa, ba)
+    ab, bb, aa, ba = sum_of((ab, bb, aa, ba), CHUNKS)
+    return largest, (mb, ab, bb), (ma, aa, ba)
 
 
 @triton.jit
@@ -141,7 +162,7 @@ def add_up(
             its, there = at + (i + chunk) * C * 2, inside & (i + chunk < number)
             its_dw, its_du = _awaited(its, _load(its, there, 2), 2)
             dws, dus = dws + its_dw, dus + its_du
-        dws, dus = sum_both(dws, dus)
+        dws, dus = sum_of((dws, dus), CHUNKS)
         store_dwu(dwu_ptr, b, channel, inside, C, dws, dus)
 
 
@@ -149,19 +170,9 @@ def add_up(
 def store_dwu(dwu_ptr, b, channel, inside, C: tl.constexpr, dw, du):
     """A sample's dw and du, (1, channels) each, in (2, samples, channels)."""
     at = dwu_ptr + b * C + channel
-    tl.store(at, dw, mask=inside)
-    tl.store(at + tl.num_programs(2) * C, du, mask=inside)
-
-
-@triton.jit
-def sum_both(x, y):
-    """The sums of both along the first axis, (1, channels)."""
-    return tl.reduce((x, y), 0, _add_both, keep_dims=True)
-
-
-@triton.jit
-def _add_both(x1, y1, x2, y2):
-    return x1 + x2, y1 + y2
+    there = inside & (tl.arange(0, dw.shape[0])[:, None] == 0)
+    tl.store(tl.broadcast_to(at, dw.shape), dw, mask=there)
+    tl.store(tl.broadcast_to(at + tl.num_programs(2) * C, dw.shape), du, mask=there)
 
 
 @triton.jit

@@ -3,7 +3,8 @@
 A sequence is cut into blocks, a block into chunks of L consecutive tokens. One program computes a block for some
 channels: a tensor here is (chunks, channels), and a tuple of L of them holds every token, so nothing is read twice.
 A chunk's own sums come first, then what reaches it from others, then all sums once more, from that on.
-`urwkv.ops.triton_sums` says how sums cross chunks, `urwkv.ops.triton_blocks` how they cross blocks.
+`urwkv.ops.triton_sums` says how sums cross chunks, by `urwkv.ops.triton_chunks`; `urwkv.ops.triton_blocks` how they
+cross blocks.
 
 With every pair of tokens counted once at each token between them, dw = -e dL/de: a sum that comes through a whole
 chunk multiplies L e^(L-1), one that starts or ends in it the derivative of Horner's rule.
@@ -20,8 +21,8 @@ from urwkv.ops.triton_blocks import (
     store_block,
     store_carry,
     store_dwu,
-    sum_both,
 )
+from urwkv.ops.triton_chunks import sum_of
 from urwkv.ops.triton_math import fetch, invert
 from urwkv.ops.triton_sums import (
     LOG2E,
@@ -67,7 +68,10 @@ def _place(
 
 @triton.jit
 def _fetch(base, b, s, ahead, x_b, x_s, x_t: tl.constexpr, ROWS: tl.constexpr):
-    """Has the cache fetch this program's share, ROWS rows, of the same scan of sample b - ahead, if there is one."""
+    """Has the cache fetch this program's share, ROWS rows, of the same scan of sample b - ahead, if there is one.
+
+    As soon as the program has asked for its own numbers: later, the others come too late.
+    """
     b, share = b - ahead, tl.num_programs(0) - 1 - tl.program_id(0)
     size: tl.constexpr = ROWS * x_t * (base.dtype.element_ty.primitive_bitwidth // 8)
     fetch(base + b * x_b + s * x_s + share * ROWS * x_t, size, b >= 0)
@@ -87,7 +91,7 @@ def summarise(
     ks = load_tokens(k_ptr + b * k_b + s * k_s + channel * k_c, first, T, inside, NOTHING, k_t, L, EVEN)
     vs = load_tokens(v_ptr + b * v_b + s * v_s + channel * v_c, first, T, inside, 0.0, v_t, L, EVEN)
     e, step = decay_of(w), w * (L * LOG2E)
-    base, m, xs = weigh(ks, None, L)
+    base, m, xs = weigh(ks, None, L, CHUNKS)
     xvs = times(xs, vs, L)
     own_before, own_after = totals(xvs, xs, e, L, False)[0], totals(xvs, xs, e, L, True)[0]
     before, after = reaching(m, own_before, own_after, step, CHUNKS)
@@ -122,12 +126,12 @@ def forward(
     u = tl.load(u_ptr + b * u_b + channel * u_c, mask=inside, other=0.0).to(tl.float32)
     ks = load_tokens(k_ptr + b * k_b + s * k_s + channel * k_c, first, T, inside, NOTHING, k_t, L, EVEN)
     vs = load_tokens(v_ptr + b * v_b + s * v_s + channel * v_c, first, T, inside, 0.0, v_t, L, EVEN)
-    e, own, step = decay_of(w), tl.exp(u), w * (L * LOG2E)
-    base, m, xs = weigh(ks, None, L)
-    xvs = times(xs, vs, L)
     if FETCH:
         _fetch(k_ptr, b, s, ahead, k_b, k_s, k_t, CHUNKS * L // CHANNELS)
         _fetch(v_ptr, b, s, ahead, v_b, v_s, v_t, CHUNKS * L // CHANNELS)
+    e, own, step = decay_of(w), tl.exp(u), w * (L * LOG2E)
+    base, m, xs = weigh(ks, None, L, CHUNKS)
+    xvs = times(xs, vs, L)
     own_before, own_after = totals(xvs, xs, e, L, False)[0], totals(xvs, xs, e, L, True)[0]
     before, after = reaching(m, own_before, own_after, step, CHUNKS)
     if WAIT:
@@ -135,7 +139,7 @@ def forward(
         store_block(blocks, base, n, me, channel, inside, C, out_before, out_after, BLOCKS, CHUNKS)
     if BLOCKS > 1:
         others = others_sums(blocks, n, me, channel, inside, C, BLOCKS, CHUNKS, WAIT)
-        largest, carry_before, carry_after = carry_of(others, base, me, CHUNKS * step, BLOCKS, CHUNKS)
+        largest, carry_before, carry_after = carry_of(others, base, me, CHUNKS * step, BLOCKS, CHUNKS, False)
         store_carry(carries, n, me, channel, inside, C, largest, carry_before, carry_after, BLOCKS, CHUNKS)
         less = (base - largest) * LOG2E
         m, before, after = m + less, shifted(before, less), shifted(after, less)
@@ -174,13 +178,13 @@ def backward(
     ks = load_tokens(k_ptr + b * k_b + s * k_s + channel * k_c, first, T, inside, NOTHING, k_t, L, EVEN)
     vs = load_tokens(v_ptr + b * v_b + s * v_s + channel * v_c, first, T, inside, 0.0, v_t, L, EVEN)
     dys = load_tokens(dy_ptr + b * dy_b + s * dy_s + channel * dy_c, first, T, inside, 0.0, dy_t, L, EVEN)
-    e, own, zero, step = decay_of(w), tl.exp(u), tl.zeros((CHUNKS, BLOCK), tl.float32), w * (L * LOG2E)
-    base, m, xs = weigh(ks, base, L)
-    xvs = times(xs, vs, L)
     if FETCH:
         _fetch(k_ptr, b, s, ahead, k_b, k_s, k_t, CHUNKS * L // CHANNELS)
         _fetch(v_ptr, b, s, ahead, v_b, v_s, v_t, CHUNKS * L // CHANNELS)
         _fetch(dy_ptr, b, s, ahead, dy_b, dy_s, dy_t, CHUNKS * L // CHANNELS)
+    e, own, zero, step = decay_of(w), tl.exp(u), tl.zeros((CHUNKS, BLOCK), tl.float32), w * (L * LOG2E)
+    base, m, xs = weigh(ks, base, L, CHUNKS)
+    xvs = times(xs, vs, L)
     own_before, before_by_e = totals(xvs, xs, e, L, False)
     own_after, after_by_e = totals(xvs, xs, e, L, True)
     before_by_e, after_by_e = (now(before_by_e[0]), now(before_by_e[1])), (now(after_by_e[0]), now(after_by_e[1]))
@@ -228,7 +232,7 @@ def backward(
     if LAST:
         if BLOCKS > 1:
             others = others_sums(blocks, n, me, channel, inside, C, BLOCKS, CHUNKS, WAIT)
-            _, carry_before, carry_after = carry_of(others, -base, me, CHUNKS * step, BLOCKS, CHUNKS)
+            _, carry_before, carry_after = carry_of(others, -base, me, CHUNKS * step, BLOCKS, CHUNKS, True)
             g_before, g_after = carried(g_before, g_after, carry_before, carry_after, step, CHUNKS)
 
         # The products of two tokens between which the chunk lies whole; then those whose adding one it holds.
@@ -250,7 +254,7 @@ def backward(
             dks = dks + (xs[i] * tl.fma(own, zs[i], tl.fma(vs[i], others_g[i], others_h[i])),)
         store_tokens(dk_ptr + n * T * C + channel, first, T, inside, dks, C, L, EVEN)
         store_tokens(dv_ptr + n * T * C + channel, first, T, inside, dvs, C, L, EVEN)
-        dw, du = sum_both(dw * -e, du * own)
+        dw, du = sum_of((dw * -e, du * own), CHUNKS)
         if ALONE:
             store_dwu(dwu_ptr, b, channel, inside, C, dw, du)
         else:

@@ -14,9 +14,9 @@ from urwkv.ops import triton_kernels as kernels
 from urwkv.ops.triton_blocks import PARTS
 from urwkv.ops.triton_math import INTERPRETED
 
-AHEAD = {"forward": 224, "backward": 128}
-"""How many programs before it is read the cache fetches what a program reads. Of T up to 256 and of backward some 260
-run at a time on an H200."""
+AHEAD = 128
+"""How many programs before it is read the cache fetches what a program reads. On an H200 some 260 run at a time
+backward, and twice as many forward."""
 
 CACHE = 16 * 2**20
 """Bytes that are fetched but not yet read, at most: half of what an H200's second-level cache surely holds."""
@@ -33,16 +33,15 @@ HAS_FETCH = (9, 0)
 
 @dataclass(frozen=True)
 class Tiles:
-    """How a launch cuts its work: tokens a chunk, chunks a block, channels a program, warps a program, and the most
-    registers that a thread may have (None: what the compiler likes).
+    """How a launch cuts its work: tokens a chunk, chunks a block, channels a program, and the most registers that a
+    thread may have (None: what the compiler likes).
 
-    A thread holds all tokens of a chunk for one channel. Neighbouring channels fill a sector of memory, 32 bytes.
+    A thread holds all tokens of one chunk for one channel. Neighbouring channels fill a sector of memory, 32 bytes.
     """
 
     tokens: int
     chunks: int
     channels: int
-    warps: int
     registers: int | None = None
 
     @classmethod
@@ -50,14 +49,14 @@ class Tiles:
         """The cut for the sums of x and for y: of fewer channels where a sequence is longer than a block."""
         chunk, chunks = cls._chunks(tokens)
         width = max(8, min(32 if tokens <= 256 else 16, 256 // chunks, triton.next_power_of_2(channels)))
-        return cls(chunk, chunks, width, chunks * width // 32, 128)
+        return cls(chunk, chunks, width, 128)
 
     @classmethod
     def backward(cls, tokens: int, channels: int) -> "Tiles":
         """The cut for the gradients: of fewer channels, since more is held of each token."""
         chunk, chunks = cls._chunks(tokens)
         width = max(8, min(128 // chunks, triton.next_power_of_2(channels)))
-        return cls(chunk, chunks, width, chunks * width // 32, 255)
+        return cls(chunk, chunks, width, 255)
 
     @staticmethod
     def _chunks(tokens: int) -> tuple[int, int]:
@@ -68,6 +67,10 @@ class Tiles:
         """
         chunk = 1 << (min(32, max(1, tokens // 8)).bit_length() - 1)
         return chunk, 8 if chunk == 32 or tokens <= 8 * chunk else 16
+
+    @property
+    def warps(self) -> int:
+        return self.chunks * self.channels // 32
 
     @property
     def most_registers(self) -> int:
@@ -104,8 +107,8 @@ def _waits(k: Tensor, tiles: Tiles) -> bool:
     return blocks * CROWD <= places
 
 
-def _samples_ahead(programs: int, words: dict[str, Any], *read: Tensor) -> int:
-    """How many samples ahead, some so many programs, the cache fetches what is read, (B, S, T, C) each; 0 where it
+def _samples_ahead(words: dict[str, Any], *read: Tensor) -> int:
+    """How many samples ahead, some AHEAD programs, the cache fetches what is read, (B, S, T, C) each; 0 where it
     does not. It fetches whole rows, each program an equal share of a block's.
     """
     k = read[0]
@@ -119,7 +122,7 @@ def _samples_ahead(programs: int, words: dict[str, Any], *read: Tensor) -> int:
         if x.stride()[2:] != (channels, 1) or any(step % 16 for step in steps):
             return 0
     sample = sum(x[0].numel() * x.element_size() for x in read)
-    ahead = max(1, round(programs / (scans * words["BLOCKS"] * words["CHANNELS"])))
+    ahead = max(1, round(AHEAD / (scans * words["BLOCKS"] * words["CHANNELS"])))
     ahead = min(ahead, CACHE // sample)
     return ahead if ahead < batch else 0
 
@@ -131,7 +134,7 @@ def _biwkv(w: Tensor, u: Tensor, k: Tensor, v: Tensor) -> tuple[Tensor, Tensor]:
     y, carries = _empty_results(k, v)
     tiles = Tiles.forward(tokens, channels)
     words, wait = tiles.words(tokens, channels), _waits(k, tiles)
-    grid, ahead = (words["BLOCKS"] * words["CHANNELS"], scans, batch), _samples_ahead(AHEAD["forward"], words, k, v)
+    grid, ahead = (words["BLOCKS"] * words["CHANNELS"], scans, batch), _samples_ahead(words, k, v)
     sums = torch.zeros_like(carries) if wait else torch.empty_like(carries)
     with torch.cuda.device_of(k):  # type: ignore[no-untyped-call]  # where Triton launches
         if words["BLOCKS"] > 1 and not wait:
@@ -181,7 +184,7 @@ def _biwkv_backward(
     tiles = Tiles.backward(tokens, channels)
     words, wait = tiles.words(tokens, channels), _waits(k, tiles)
     grid, sums, shares = (words["BLOCKS"] * words["CHANNELS"], scans, batch), *_zeros(carries, k, words["BLOCKS"])
-    ahead = _samples_ahead(AHEAD["backward"], words, k, v, dy)
+    ahead = _samples_ahead(words, k, v, dy)
     with torch.cuda.device_of(k):  # type: ignore[no-untyped-call]
         for last in (False, True) if words["BLOCKS"] > 1 and not wait else (True,):
             kernels.backward[grid](

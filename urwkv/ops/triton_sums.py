@@ -11,6 +11,7 @@ distance. All exponents of a block are relative to its largest key, its base, so
 import triton
 import triton.language as tl
 
+from urwkv.ops.triton_chunks import exponents_of, largest_of, pair_of, show
 from urwkv.ops.triton_math import INTERPRETED, zero_behind_barrier
 
 LOG2E = tl.constexpr(1.4426950408889634)
@@ -34,7 +35,7 @@ def decay_of(w):
 
 
 @triton.jit
-def weigh(ks, base, L: tl.constexpr):
+def weigh(ks, base, L: tl.constexpr, CHUNKS: tl.constexpr):
     """The base, each chunk's exponent beside it, m, and the tokens' x.
 
     exp(k) = exp(base) 2^m x, and x is at most 1. Differences of keys come first, products with LOG2E after: a product
@@ -49,7 +50,7 @@ def weigh(ks, base, L: tl.constexpr):
     largest = (largest.to(tl.int32, bitcast=True) | zero_behind_barrier()).to(tl.float32, bitcast=True)
     for i in tl.static_range(L):
         largest = tl.maximum(largest, ks[i])
-    xs, base = (), tl.max(largest, 0, keep_dims=True) if base is None else base
+    xs, base = (), largest_of((largest,), CHUNKS)[0] if base is None else base
     for i in tl.static_range(L):
         xs = xs + (tl.exp2((ks[i] - largest) * LOG2E),)
     return base, (largest - base) * LOG2E, xs
@@ -134,35 +135,25 @@ def reaching(m, before, after, step, CHUNKS: tl.constexpr):
         step: (1, channels), the binary logarithm of the decay over a chunk.
     """
     chunk = tl.arange(0, CHUNKS)[:, None]
-    other, me = tl.arange(0, CHUNKS)[:, None, None], tl.arange(0, CHUNKS)[None, :, None]
-    exponent, way = _from_each(m), other * step[None, :, :]
-    upto = tl.where(other < me, exponent + way, 2 * NOTHING)
-    onward = tl.where(other > me, exponent - way, 2 * NOTHING)
-    mb, ab, bb = _sum_of(upto, _from_each(_paired(before[0], before[1])))
-    ma, aa, ba = _sum_of(onward, _from_each(_paired(after[0], after[1])))
+    shown = show((m + chunk * step,) + before, (m - chunk * step,) + after, NOTHING, CHUNKS)
+    mb, ab, bb = _sum_of(shown, False, CHUNKS)
+    ma, aa, ba = _sum_of(shown, True, CHUNKS)
     return (mb - (chunk - 1) * step, ab, bb), (ma + (chunk + 1) * step, aa, ba)
 
 
 @triton.jit
-def _from_each(x):
-    """x of (chunks, channels) as (other chunks, chunks, channels): a thread gets those of all chunks."""
-    return tl.broadcast_to(x[:, None, :], (x.shape[0], x.shape[0], x.shape[1]))
-
-
-@triton.jit
-def _sum_of(exponents, pairs):
-    """The sum (m, a, b) along the first axis, at the largest exponent; pairs as of `_paired`."""
-    m = tl.maximum(tl.max(exponents, 0), NOTHING)
-    f = tl.exp2(exponents - m[None, :, :])
-    a, b = pairs.to(tl.int32).to(tl.float32, bitcast=True), (pairs >> 32).to(tl.int32).to(tl.float32, bitcast=True)
-    return m, tl.sum(a * f, 0), tl.sum(b * f, 0)
-
-
-@triton.jit
-def _paired(a, b):
-    """Two float32 as one integer, so that threads exchange both at once."""
-    low = a.to(tl.int32, bitcast=True).to(tl.int64) & 0xFFFFFFFF
-    return low | (b.to(tl.int32, bitcast=True).to(tl.int64) << 32)
+def _sum_of(shown, AFTER: tl.constexpr, CHUNKS: tl.constexpr):
+    """The sum (m, a, b) of all chunks before (or AFTER) each, at their largest exponent."""
+    exponents = exponents_of(shown, AFTER, CHUNKS)
+    m = exponents[0]
+    for i in tl.static_range(1, CHUNKS - 1):
+        m = tl.maximum(m, exponents[i])
+    a, b = tl.zeros(m.shape, tl.float32), tl.zeros(m.shape, tl.float32)
+    for i in tl.static_range(CHUNKS - 1):
+        its_a, its_b = pair_of(shown, i, AFTER, CHUNKS)
+        f = tl.exp2(exponents[i] - m)
+        a, b = tl.fma(its_a, f, a), tl.fma(its_b, f, b)
+    return m, a, b
 
 
 @triton.jit

@@ -131,7 +131,7 @@ def test_as_many_kernels_that_wait_as_may_run_side_by_side(dtype):
 def samples_ahead(k: Tensor, v: Tensor | None = None) -> int:
     tokens, channels = k.shape[2:]
     words = triton_scan.Tiles.forward(tokens, channels).words(tokens, channels)
-    return triton_scan._samples_ahead(triton_scan.AHEAD["forward"], words, k, k if v is None else v)
+    return triton_scan._samples_ahead(words, k, k if v is None else v)
 
 
 fetching = pytest.mark.skipif(
@@ -148,7 +148,7 @@ def test_what_the_cache_fetches_changes_nothing(monkeypatch, tokens):
     plain = value_and_gradients(triton_backend, w, u, k, v, dy)
     alone = value_and_gradients(triton_backend, *(tensor[1:2] for tensor in (w, u, k, v, dy)))
     assert samples_ahead(k, v) == 0  # all five have their programs run at a time
-    monkeypatch.setattr(triton_scan, "AHEAD", {"forward": 1, "backward": 1})
+    monkeypatch.setattr(triton_scan, "AHEAD", 1)
     assert samples_ahead(k, v) == 1
     apart = [torch.stack([x, x * torch.nan], 2)[:, :, 0] for x in (k, v)]
     assert samples_ahead(*apart) == 1
@@ -165,7 +165,7 @@ def test_two_kernels_fetch_ahead_too(monkeypatch):
     w, u, k, v, dy = on_gpu(inputs(512, 10.0, 3.0, batch=5, scans=4, channels=32))
     plain = value_and_gradients(triton_backend, w, u, k, v, dy)
     monkeypatch.setattr(triton_scan, "CROWD", 10**6)
-    monkeypatch.setattr(triton_scan, "AHEAD", {"forward": 1, "backward": 1})
+    monkeypatch.setattr(triton_scan, "AHEAD", 1)
     assert samples_ahead(k, v) == 1
     assert not any(triton_scan._waits(k, tiles) for tiles in tiles_of(k))
     assert_alike(value_and_gradients(triton_backend, w, u, k, v, dy), plain)
@@ -175,7 +175,7 @@ def test_two_kernels_fetch_ahead_too(monkeypatch):
 @fetching
 def test_the_cache_fetches_whole_rows_of_aligned_tensors():
     k = torch.empty(64, 4, 256, 256, device="cuda")
-    assert [samples_ahead(x) for x in (k, k.bfloat16(), k[:7], k[:8], k[:, ::2])] == [7, 7, 0, 7, 14]
+    assert [samples_ahead(x) for x in (k, k.bfloat16(), k[:4], k[:5], k[:, ::2])] == [4, 4, 0, 4, 8]
     long, longer = torch.empty(8, 1, 4096, 256, device="cuda"), torch.empty(8, 4, 4096, 256, device="cuda")
     assert [samples_ahead(long), samples_ahead(longer)] == [1, 0]
     for tokens, channels in ((300, 256), (256, 33), (256, 96)):

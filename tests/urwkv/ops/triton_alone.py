@@ -72,7 +72,7 @@ def interpret_blocks() -> None:
     with pytest.MonkeyPatch.context() as patch:
         poisoned(patch)
         for way in ("forward", "backward"):
-            patch.setattr(Tiles, way, staticmethod(lambda *_: Tiles(4, 2, 8, 2)))
+            patch.setattr(Tiles, way, staticmethod(lambda *_: Tiles(2, 4, 8)))
         for tokens in (9, 53):
             assert_near_reference(operator, inputs(tokens, 10.0, 3.0, channels=9), 1e-5)
         assert_near_reference(operator, with_two_keys_above_all(53), 1e-5)
