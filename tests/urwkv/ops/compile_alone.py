@@ -150,7 +150,7 @@ def check(kernel, words: dict, channels: int, dtype: str) -> None:
     machine = compiled(kernel, words, dtype, maps)["ptx"]
     loads = (3 if kernel is kernels.backward else 2) * words["L"] + 3
     assert machine.count("ld.global") <= loads, f"{kernel}: threads load tokens that others have"
-    barriers = 20 if kernel is kernels.backward else 11 if kernel is kernels.forward else 8
+    barriers = 6 if kernel is kernels.backward else 5 if kernel is kernels.forward else 2
     assert machine.count("bar.sync") <= barriers, f"{kernel}: tokens change threads, which costs barriers"
 
 
