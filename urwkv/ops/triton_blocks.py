@@ -67,12 +67,12 @@ def others_sums(
 @triton.jit
 def carry_of(others, base, me, step, BLOCKS: tl.constexpr, CHUNKS: tl.constexpr, ONE_BASE: tl.constexpr):
     """The largest base of a sequence, and relative to it what reaches block `me` from the others: (m, a, b) before
-    its start and (m, a, b) after its end. For all chunks the same.
+    its start and (m, a, b) after its end. (chunks, channels), in each row the same.
 
     To one base, since differences of two that lie far from it would be rounded by more than weights may be off.
 
     Args:
-        base: the block's own, of x a key, of g minus a key. ONE_BASE: it is the other blocks', too.
+        base: the block's own, of x a key, of g minus a key. ONE_BASE: it is the other blocks', too, so the largest.
         step: (1, channels), the binary logarithm of the decay over a block.
     """
     rows: tl.constexpr = (BLOCKS + CHUNKS - 1) // CHUNKS
@@ -144,7 +144,7 @@ def store_block(
 def add_up(
     shares, b, s, me, channel, inside, C: tl.constexpr, dw, du, dwu_ptr, BLOCKS: tl.constexpr, CHUNKS: tl.constexpr
 ):
-    """A sample's dw and du, (2, samples, channels), of its scans' and blocks' shares of both, (1, channels) each.
+    """A sample's dw and du, (2, samples, channels), of its scans' and blocks' shares of both, as from `sum_of`.
 
     The last of its programs to start, that of the first scan's first block, waits for the others' shares and adds
     them in their order. It may wait for any number: what they wait for it has stored before.
@@ -168,7 +168,7 @@ def add_up(
 
 @triton.jit
 def store_dwu(dwu_ptr, b, channel, inside, C: tl.constexpr, dw, du):
-    """A sample's dw and du, (1, channels) each, in (2, samples, channels)."""
+    """A sample's dw and du, as from `sum_of`, in (2, samples, channels)."""
     at = dwu_ptr + b * C + channel
     there = inside & (tl.arange(0, dw.shape[0])[:, None] == 0)
     tl.store(tl.broadcast_to(at, dw.shape), dw, mask=there)

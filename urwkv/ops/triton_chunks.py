@@ -1,8 +1,8 @@
 """Bi-WKV for GPUs: what the chunks of a block see of each other, through the memory that a program's threads share.
 
 By machine instructions: numbers change threads at one barrier, where Triton takes two or three for each exchange and
-sum of its own, and nobody waits for another once more. A thread holds one number of a tensor (chunks, channels),
-float32; a second one would be exchanged by itself.
+sum of its own. A thread holds just one number of a tensor (chunks, channels), float32. An exchange may be there
+several times, for several layouts of threads; each has memory of its own, which is written once.
 """
 
 import triton

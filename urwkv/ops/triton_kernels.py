@@ -70,7 +70,7 @@ def _place(
 def _fetch(base, b, s, ahead, x_b, x_s, x_t: tl.constexpr, ROWS: tl.constexpr):
     """Has the cache fetch this program's share, ROWS rows, of the same scan of sample b - ahead, if there is one.
 
-    As soon as the program has asked for its own numbers: later, the others come too late.
+    As soon as the program has asked for its own numbers: once it has them, it would ask too late.
     """
     b, share = b - ahead, tl.num_programs(0) - 1 - tl.program_id(0)
     size: tl.constexpr = ROWS * x_t * (base.dtype.element_ty.primitive_bitwidth // 8)

@@ -15,8 +15,8 @@ from urwkv.ops.triton_blocks import PARTS
 from urwkv.ops.triton_math import INTERPRETED
 
 AHEAD = 128
-"""How many programs before it is read the cache fetches what a program reads. On an H200 some 260 run at a time
-backward, and twice as many forward."""
+"""How many programs before it is read the cache fetches what a program reads. Of T up to 256 and of backward some 260
+run at a time on an H200."""
 
 CACHE = 16 * 2**20
 """Bytes that are fetched but not yet read, at most: half of what an H200's second-level cache surely holds."""
@@ -81,7 +81,13 @@ class Tiles:
         return -(-tokens // (self.tokens * self.chunks))
 
     def words(self, tokens: int, channels: int) -> dict[str, Any]:
-        """The kernels' compile-time arguments that all of them have."""
+        """The kernels' compile-time arguments that all of them have.
+
+        Raises:
+            ValueError: the cut does not give each thread of whole warps one number of a tensor (chunks, channels).
+        """
+        if not self.warps or self.warps * 32 != self.chunks * self.channels:
+            raise ValueError(f"{self} does not fill whole warps: chunks times channels are no multiple of 32")
         return {
             "CHANNELS": triton.cdiv(channels, self.channels),
             "BLOCKS": self.blocks(tokens),
@@ -235,7 +241,7 @@ def biwkv_triton(w: Tensor, u: Tensor, k: Tensor, v: Tensor) -> Tensor:
     multiprocessor, backward 32, else in two. Once differentiable. No more than CROWD may run on a GPU at a time.
 
     Exact in float32 for |decay| = |w| T up to 200, |u| up to 40 and any keys; but dw, where weights grow with the
-    distance as fast as that, to 1e-3.
+    distance as fast as that, to 1e-3, and where it is 0, one key outweighing all others, to some 1e-3 at T = 300.
 
     Args:
         w, u: decay and bonus, (1 or B, 1, ..., 1, C); any floating dtype but float64.

@@ -174,7 +174,7 @@ def carried(before, after, carry_before, carry_after, step, CHUNKS: tl.constexpr
 
     Args:
         before, after: as from `reaching`.
-        carry_before, carry_after: (m, a, b), (1, channels), before the block's start and after its end.
+        carry_before, carry_after: (m, a, b), (1 or chunks, channels), before the block's start and after its end.
     """
     chunk = tl.arange(0, CHUNKS)[:, None]
     mb, ab, bb = carry_before

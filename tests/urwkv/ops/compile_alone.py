@@ -1,6 +1,7 @@
 """Triton's kernels compiled for a GPU that need not be there, for `triton_alone`."""
 
 import itertools
+import re
 
 import triton
 from triton.backends.compiler import GPUTarget
@@ -147,7 +148,10 @@ def check(kernel, words: dict, channels: int, dtype: str) -> None:
         "C": channels,
     }
     maps = {"k_ptr", "v_ptr", "y_ptr", "dy_ptr", "dk_ptr", "dv_ptr"}
-    machine = compiled(kernel, words, dtype, maps)["ptx"]
+    stages = compiled(kernel, words, dtype, maps)
+    machine = stages["ptx"]
+    shares = set(re.findall(r"sizePerThread = (\[.*?\])", stages["ttgir"]))
+    assert shares == {"[1, 1]"}, f"{kernel}: threads hold {shares} numbers, and exchange one"
     loads = (3 if kernel is kernels.backward else 2) * words["L"] + 3
     assert machine.count("ld.global") <= loads, f"{kernel}: threads load tokens that others have"
     barriers = 6 if kernel is kernels.backward else 5 if kernel is kernels.forward else 2

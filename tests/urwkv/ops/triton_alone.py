@@ -68,7 +68,8 @@ def interpret() -> None:
 
 
 def interpret_blocks() -> None:
-    """More blocks of a sequence than chunks of a block, with blocks of eight tokens; and no stored sum is 0."""
+    """More blocks of a sequence than chunks of a block, with blocks of eight tokens; no stored sum is 0; and a cut in
+    which a thread of a warp would have no number is refused."""
     with pytest.MonkeyPatch.context() as patch:
         poisoned(patch)
         for way in ("forward", "backward"):
@@ -80,6 +81,9 @@ def interpret_blocks() -> None:
     store_one[(1,)](base, found)
     torch.testing.assert_close(found[0, 0, 0, :, 0], base, rtol=0, atol=0, equal_nan=True)
     assert found.view(torch.int32).all()
+    for cut in (Tiles(4, 2, 8), Tiles(4, 6, 8)):
+        with pytest.raises(ValueError, match="whole warps"):
+            cut.words(9, 9)
 
 
 @triton.jit
