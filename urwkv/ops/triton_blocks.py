@@ -81,7 +81,7 @@ def carry_of(others, base, me, step, BLOCKS: tl.constexpr, CHUNKS: tl.constexpr,
         for i in tl.static_range(rows):
             before, after = _sides(i, me, BLOCKS, CHUNKS)
             largest = tl.maximum(largest, tl.where(before | after, others[i * PARTS], NOTHING))
-        (largest,) = largest_of((largest,), CHUNKS)
+        (largest,) = largest_of((largest,))
     mb = tl.full((CHUNKS, base.shape[1]), NOTHING, tl.float32)
     ma = mb
     for i in tl.static_range(rows):
@@ -92,7 +92,7 @@ def carry_of(others, base, me, step, BLOCKS: tl.constexpr, CHUNKS: tl.constexpr,
         mb = tl.maximum(mb, tl.where(before, m, NOTHING))
         ma = tl.maximum(ma, tl.where(after, m, NOTHING))
         exponents = exponents + (m,)
-    mb, ma = largest_of((mb, ma), CHUNKS)
+    mb, ma = largest_of((mb, ma))
     zero = tl.zeros(mb.shape, tl.float32)
     ab, bb, aa, ba = zero, zero, zero, zero
     for i in tl.static_range(rows):
@@ -101,7 +101,7 @@ def carry_of(others, base, me, step, BLOCKS: tl.constexpr, CHUNKS: tl.constexpr,
         f = tl.exp2(exponents[i] - tl.where(before, mb, ma))
         fb, fa = tl.where(before, f, 0.0), tl.where(after, f, 0.0)
         ab, bb, aa, ba = tl.fma(a, fb, ab), tl.fma(b, fb, bb), tl.fma(a, fa, aa), tl.fma(b, fa, ba)
-    ab, bb, aa, ba = sum_of((ab, bb, aa, ba), CHUNKS)
+    ab, bb, aa, ba = sum_of((ab, bb, aa, ba))
     return largest, (mb, ab, bb), (ma, aa, ba)
 
 
@@ -162,7 +162,7 @@ def add_up(
             its, there = at + (i + chunk) * C * 2, inside & (i + chunk < number)
             its_dw, its_du = _awaited(its, _load(its, there, 2), 2)
             dws, dus = dws + its_dw, dus + its_du
-        dws, dus = sum_of((dws, dus), CHUNKS)
+        dws, dus = sum_of((dws, dus))
         store_dwu(dwu_ptr, b, channel, inside, C, dws, dus)
 
 

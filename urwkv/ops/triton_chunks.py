@@ -12,7 +12,7 @@ from urwkv.ops.triton_math import INTERPRETED, floats
 
 
 @triton.jit
-def show(before, after, nothing, CHUNKS: tl.constexpr):
+def show(before, after, nothing):
     """Shows each chunk's sums to the others; for `exponents_of` and `pair_of`.
 
     Args:
@@ -22,53 +22,54 @@ def show(before, after, nothing, CHUNKS: tl.constexpr):
     shape: tl.constexpr = before[0].shape
     if INTERPRETED:
         return before + after + (tl.full(shape, nothing, tl.float32),)
-    asm: tl.constexpr = _showing(CHUNKS * shape[1])
+    asm: tl.constexpr = _showing(shape[0] * shape[1])
     arguments = (_thread(shape),) + before + after + (tl.full(shape, nothing, tl.float32),)
     return tl.inline_asm_elementwise(asm, "=&r,=&r" + ",r" * 8, arguments, (tl.int32, tl.int32), False, 1)
 
 
 @triton.jit
-def exponents_of(shown, AFTER: tl.constexpr, CHUNKS: tl.constexpr):
-    """m of the chunks before (or AFTER) each: a tuple of CHUNKS - 1, the nearest first."""
+def exponents_of(shown, AFTER: tl.constexpr):
+    """m of the chunks before (or AFTER) each: a tuple, one less than chunks, the nearest first."""
+    shape: tl.constexpr = shown[0].shape
     exponents = ()
     if INTERPRETED:
-        for i in tl.static_range(CHUNKS - 1):
-            exponents = exponents + (_from_another(shown[3 * AFTER], shown[6], i, AFTER, CHUNKS),)
+        for i in tl.static_range(shape[0] - 1):
+            exponents = exponents + (_from_another(shown[3 * AFTER], shown[6], i, AFTER),)
     else:
-        asm: tl.constexpr = _seeing_exponents(CHUNKS, shown[0].shape[1], AFTER)
-        constraints: tl.constexpr = "=&r," * (CHUNKS - 1) + "r"
-        exponents = tl.inline_asm_elementwise(asm, constraints, (shown[0],), floats(CHUNKS - 1), False, 1)
+        asm: tl.constexpr = _seeing_exponents(shape[0], shape[1], AFTER)
+        constraints: tl.constexpr = "=&r," * (shape[0] - 1) + "r"
+        exponents = tl.inline_asm_elementwise(asm, constraints, (shown[0],), floats(shape[0] - 1), False, 1)
     return exponents
 
 
 @triton.jit
-def pair_of(shown, i: tl.constexpr, AFTER: tl.constexpr, CHUNKS: tl.constexpr):
+def pair_of(shown, i: tl.constexpr, AFTER: tl.constexpr):
     """a and b of the chunk before (or AFTER) each from which i others part it."""
     if INTERPRETED:
-        a = _from_another(shown[3 * AFTER + 1], tl.zeros_like(shown[6]), i, AFTER, CHUNKS)
-        return a, _from_another(shown[3 * AFTER + 2], tl.zeros_like(shown[6]), i, AFTER, CHUNKS)
-    asm: tl.constexpr = _seeing_pair(i, CHUNKS, shown[0].shape[1], AFTER)
+        a = _from_another(shown[3 * AFTER + 1], tl.zeros_like(shown[6]), i, AFTER)
+        return a, _from_another(shown[3 * AFTER + 2], tl.zeros_like(shown[6]), i, AFTER)
+    asm: tl.constexpr = _seeing_pair(i, shown[0].shape[0], shown[0].shape[1], AFTER)
     return tl.inline_asm_elementwise(asm, "=r,=r,r", (shown[1],), floats(2), False, 1)
 
 
 @triton.jit
-def largest_of(numbers, CHUNKS: tl.constexpr):
+def largest_of(numbers):
     """The largest of all chunks, of each of one, two or four tensors; a tuple."""
-    return _over_all(numbers, True, CHUNKS)
+    return _over_all(numbers, True)
 
 
 @triton.jit
-def sum_of(numbers, CHUNKS: tl.constexpr):
+def sum_of(numbers):
     """The sum of all chunks, in their order, of each of one, two or four tensors; a tuple."""
-    return _over_all(numbers, False, CHUNKS)
+    return _over_all(numbers, False)
 
 
 @triton.jit
-def _over_all(numbers, LARGEST: tl.constexpr, CHUNKS: tl.constexpr):
-    seen, results = _of_all(numbers, CHUNKS), ()
+def _over_all(numbers, LARGEST: tl.constexpr):
+    seen, results = _of_all(numbers), ()
     for j in tl.static_range(len(numbers)):
         x = seen[j]
-        for i in tl.static_range(1, CHUNKS):
+        for i in tl.static_range(1, numbers[0].shape[0]):
             its = seen[i * len(numbers) + j]
             x = tl.maximum(x, its) if LARGEST else x + its
         results = results + (x,)
@@ -76,21 +77,21 @@ def _over_all(numbers, LARGEST: tl.constexpr, CHUNKS: tl.constexpr):
 
 
 @triton.jit
-def _of_all(numbers, CHUNKS: tl.constexpr):
+def _of_all(numbers):
     """The first chunk's numbers as every chunk sees them, then the second's, and so on."""
     number: tl.constexpr = len(numbers)
     shape: tl.constexpr = numbers[0].shape
     seen = ()
     if INTERPRETED:
-        for i in tl.static_range(CHUNKS):
+        for i in tl.static_range(shape[0]):
             for j in tl.static_range(number):
                 seen = seen + (tl.gather(numbers[j], tl.full(shape, i, tl.int32), 0),)
     else:
-        asm: tl.constexpr = _telling_all(number, CHUNKS, shape[1])
-        constraints: tl.constexpr = "=&r," * (number * CHUNKS) + "r,r" + ",r" * number
+        asm: tl.constexpr = _telling_all(number, shape[0], shape[1])
+        constraints: tl.constexpr = "=&r," * (number * shape[0]) + "r,r" + ",r" * number
         channel = tl.broadcast_to(tl.arange(0, shape[1])[None, :], shape)
         seen = tl.inline_asm_elementwise(
-            asm, constraints, (_thread(shape), channel) + numbers, floats(number * CHUNKS), False, 1
+            asm, constraints, (_thread(shape), channel) + numbers, floats(number * shape[0]), False, 1
         )
     return seen
 
@@ -102,9 +103,9 @@ def _thread(shape: tl.constexpr):
 
 
 @triton.jit
-def _from_another(x, nothing, i: tl.constexpr, AFTER: tl.constexpr, CHUNKS: tl.constexpr):
-    its = tl.broadcast_to(tl.arange(0, CHUNKS)[:, None], x.shape) + (i + 1 if AFTER else -i - 1)
-    there = (its >= 0) & (its < CHUNKS)
+def _from_another(x, nothing, i: tl.constexpr, AFTER: tl.constexpr):
+    its = tl.broadcast_to(tl.arange(0, x.shape[0])[:, None], x.shape) + (i + 1 if AFTER else -i - 1)
+    there = (its >= 0) & (its < x.shape[0])
     return tl.where(there, tl.gather(x, tl.where(there, its, 0), 0), nothing)
 
 

@@ -91,7 +91,7 @@ def summarise(
     ks = load_tokens(k_ptr + b * k_b + s * k_s + channel * k_c, first, T, inside, NOTHING, k_t, L, EVEN)
     vs = load_tokens(v_ptr + b * v_b + s * v_s + channel * v_c, first, T, inside, 0.0, v_t, L, EVEN)
     e, step = decay_of(w), w * (L * LOG2E)
-    base, m, xs = weigh(ks, None, L, CHUNKS)
+    base, m, xs = weigh(ks, None, L)
     xvs = times(xs, vs, L)
     own_before, own_after = totals(xvs, xs, e, L, False)[0], totals(xvs, xs, e, L, True)[0]
     before, after = reaching(m, own_before, own_after, step, CHUNKS)
@@ -130,7 +130,7 @@ def forward(
         _fetch(k_ptr, b, s, ahead, k_b, k_s, k_t, CHUNKS * L // CHANNELS)
         _fetch(v_ptr, b, s, ahead, v_b, v_s, v_t, CHUNKS * L // CHANNELS)
     e, own, step = decay_of(w), tl.exp(u), w * (L * LOG2E)
-    base, m, xs = weigh(ks, None, L, CHUNKS)
+    base, m, xs = weigh(ks, None, L)
     xvs = times(xs, vs, L)
     own_before, own_after = totals(xvs, xs, e, L, False)[0], totals(xvs, xs, e, L, True)[0]
     before, after = reaching(m, own_before, own_after, step, CHUNKS)
@@ -183,7 +183,7 @@ def backward(
         _fetch(v_ptr, b, s, ahead, v_b, v_s, v_t, CHUNKS * L // CHANNELS)
         _fetch(dy_ptr, b, s, ahead, dy_b, dy_s, dy_t, CHUNKS * L // CHANNELS)
     e, own, zero, step = decay_of(w), tl.exp(u), tl.zeros((CHUNKS, BLOCK), tl.float32), w * (L * LOG2E)
-    base, m, xs = weigh(ks, base, L, CHUNKS)
+    base, m, xs = weigh(ks, base, L)
     xvs = times(xs, vs, L)
     own_before, before_by_e = totals(xvs, xs, e, L, False)
     own_after, after_by_e = totals(xvs, xs, e, L, True)
@@ -254,7 +254,7 @@ def backward(
             dks = dks + (xs[i] * tl.fma(own, zs[i], tl.fma(vs[i], others_g[i], others_h[i])),)
         store_tokens(dk_ptr + n * T * C + channel, first, T, inside, dks, C, L, EVEN)
         store_tokens(dv_ptr + n * T * C + channel, first, T, inside, dvs, C, L, EVEN)
-        dw, du = sum_of((dw * -e, du * own), CHUNKS)
+        dw, du = sum_of((dw * -e, du * own))
         if ALONE:
             store_dwu(dwu_ptr, b, channel, inside, C, dw, du)
         else:

@@ -35,7 +35,7 @@ def decay_of(w):
 
 
 @triton.jit
-def weigh(ks, base, L: tl.constexpr, CHUNKS: tl.constexpr):
+def weigh(ks, base, L: tl.constexpr):
     """The base, each chunk's exponent beside it, m, and the tokens' x.
 
     exp(k) = exp(base) 2^m x, and x is at most 1. Differences of keys come first, products with LOG2E after: a product
@@ -50,7 +50,7 @@ def weigh(ks, base, L: tl.constexpr, CHUNKS: tl.constexpr):
     largest = (largest.to(tl.int32, bitcast=True) | zero_behind_barrier()).to(tl.float32, bitcast=True)
     for i in tl.static_range(L):
         largest = tl.maximum(largest, ks[i])
-    xs, base = (), largest_of((largest,), CHUNKS)[0] if base is None else base
+    xs, base = (), largest_of((largest,))[0] if base is None else base
     for i in tl.static_range(L):
         xs = xs + (tl.exp2((ks[i] - largest) * LOG2E),)
     return base, (largest - base) * LOG2E, xs
@@ -135,22 +135,22 @@ def reaching(m, before, after, step, CHUNKS: tl.constexpr):
         step: (1, channels), the binary logarithm of the decay over a chunk.
     """
     chunk = tl.arange(0, CHUNKS)[:, None]
-    shown = show((m + chunk * step,) + before, (m - chunk * step,) + after, NOTHING, CHUNKS)
-    mb, ab, bb = _sum_of(shown, False, CHUNKS)
-    ma, aa, ba = _sum_of(shown, True, CHUNKS)
+    shown = show((m + chunk * step,) + before, (m - chunk * step,) + after, NOTHING)
+    mb, ab, bb = _sum_of(shown, False)
+    ma, aa, ba = _sum_of(shown, True)
     return (mb - (chunk - 1) * step, ab, bb), (ma + (chunk + 1) * step, aa, ba)
 
 
 @triton.jit
-def _sum_of(shown, AFTER: tl.constexpr, CHUNKS: tl.constexpr):
+def _sum_of(shown, AFTER: tl.constexpr):
     """The sum (m, a, b) of all chunks before (or AFTER) each, at their largest exponent."""
-    exponents = exponents_of(shown, AFTER, CHUNKS)
+    exponents = exponents_of(shown, AFTER)
     m = exponents[0]
-    for i in tl.static_range(1, CHUNKS - 1):
+    for i in tl.static_range(1, len(exponents)):
         m = tl.maximum(m, exponents[i])
     a, b = tl.zeros(m.shape, tl.float32), tl.zeros(m.shape, tl.float32)
-    for i in tl.static_range(CHUNKS - 1):
-        its_a, its_b = pair_of(shown, i, AFTER, CHUNKS)
+    for i in tl.static_range(len(exponents)):
+        its_a, its_b = pair_of(shown, i, AFTER)
         f = tl.exp2(exponents[i] - m)
         a, b = tl.fma(its_a, f, a), tl.fma(its_b, f, b)
     return m, a, b
